@@ -1,0 +1,120 @@
+#include "formats/disk.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+
+namespace underlay {
+
+bool ZeroRuns::add(uint64_t offset, uint64_t length) {
+  if (count_ > 0 && runs_[count_ - 1].offset + runs_[count_ - 1].length == offset) {
+    runs_[count_ - 1].length += length;
+    return true;
+  }
+  if (length < kMinLength || count_ == kMaxRuns) return false;
+  runs_[count_++] = Run{.offset = offset, .length = length};
+  return true;
+}
+
+Disk::Disk(std::vector<Layer> layers, Caches& caches)
+    : layers_(std::move(layers)),
+      caches_(caches),
+      size_(round_up(layers_.front().reader->size(), kSectorBytes)
+                .value_or(layers_.front().reader->size())) {
+  for (size_t i = 0; i < layers_.size(); ++i) cluster_owners_.push_back(caches_.new_owner());
+}
+
+Result<Extent> Disk::map(uint64_t offset, uint64_t length, MapFor purpose) const {
+  assert(length > 0 && range_within(offset, length, size_));
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const uint64_t size = layers_[i].reader->size();
+    // Behind the end of the top image is padding; a parent may be shorter than its child.
+    if (offset >= size) break;
+    length = std::min(length, size - offset);
+    Extent extent = TRY(layers_[i].reader->map(offset, length, purpose));
+    assert(extent.length > 0 && extent.length <= length);
+    if (extent.kind != Extent::Kind::kParent) {
+      extent.depth = static_cast<uint16_t>(i + 1);
+      return extent;
+    }
+    length = extent.length;
+  }
+  Extent nothing;
+  nothing.kind = Extent::Kind::kZero;
+  nothing.length = length;
+  return nothing;
+}
+
+Result<void> Disk::read(uint64_t offset, MutableByteSpan out, ZeroRuns* zeros) const {
+  uint64_t done = 0;
+  while (done < out.size()) {
+    const Extent extent = TRY(map(offset + done, out.size() - done, MapFor::kRead));
+    const MutableByteSpan part = out.subspan(done, static_cast<size_t>(extent.length));
+    switch (extent.kind) {
+      case Extent::Kind::kZero:
+        if (zeros == nullptr || !zeros->add(done, part.size())) {
+          std::memset(part.data(), 0, part.size());
+        }
+        break;
+      case Extent::Kind::kData:
+        TRY(extent.source->read_at(extent.source_offset, part));
+        break;
+      case Extent::Kind::kCompressed:
+        TRY(unpack_and_read(extent, offset + done, part));
+        break;
+      case Extent::Kind::kParent:
+        assert(false && "map() resolves parents");
+        return fail(ErrorKind::kIo, "unresolved extent");
+    }
+    done += extent.length;
+  }
+  return {};
+}
+
+BlockCache::Key Disk::cluster_key(const Extent& extent) const {
+  return {.owner = cluster_owners_[extent.depth - 1u], .offset = extent.cluster_start};
+}
+
+bool Disk::read_unpacked(const Extent& extent, uint64_t offset, MutableByteSpan out) const {
+  const BlockCache::Handle cluster = caches_.clusters.find(cluster_key(extent));
+  if (!cluster) return false;
+  std::memcpy(out.data(), cluster->data() + (offset - extent.cluster_start), out.size());
+  return true;
+}
+
+Result<BlockCache::Handle> Disk::unpacked(const Extent& extent) const {
+  return caches_.clusters.get(
+      cluster_key(extent), extent.cluster_length, [&](MutableByteSpan cluster) {
+        return layers_[extent.depth - 1u].reader->load_cluster(extent, cluster);
+      });
+}
+
+Result<void> Disk::unpack_and_read(const Extent& extent, uint64_t offset,
+                                   MutableByteSpan out) const {
+  const BlockCache::Handle cluster = TRY(unpacked(extent));
+  std::memcpy(out.data(), cluster->data() + (offset - extent.cluster_start), out.size());
+  return {};
+}
+
+Result<void> Disk::prefetch(uint64_t offset, uint64_t length) const {
+  while (length > 0) {
+    const Extent extent = TRY(map(offset, length, MapFor::kRead));
+    if (extent.kind == Extent::Kind::kData) {
+      extent.source->prefetch(extent.source_offset, extent.length);
+    } else if (extent.kind == Extent::Kind::kCompressed) {
+      TRY(unpacked(extent));
+    }
+    offset += extent.length;
+    length -= extent.length;
+  }
+  return {};
+}
+
+Result<void> Disk::check_unchanged() const {
+  for (const Layer& layer : layers_) {
+    for (const Source* source : layer.reader->sources()) TRY(source->check_unchanged());
+  }
+  return {};
+}
+
+}  // namespace underlay

@@ -1,0 +1,91 @@
+// A disk: the guest-visible content of a chain of images, and the one read that turns extents into
+// bytes for all formats.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "formats/reader.h"
+
+namespace underlay {
+
+// One image of a chain.
+struct Layer {
+  std::unique_ptr<const Reader> reader;
+  std::string path;
+  std::string_view format;  // as format_table.h names it
+};
+
+// Parts of a read that are known to be zeros, so that a reply may send them as holes. A fixed
+// number: no allocation on the read path.
+class ZeroRuns {
+ public:
+  struct Run {
+    uint64_t offset = 0;  // from the start of the read
+    uint64_t length = 0;
+  };
+  // False when it is full or the run is too short to be worth a hole: fill the buffer then. Runs
+  // come in ascending order; neighbours are joined.
+  bool add(uint64_t offset, uint64_t length);
+  void clear() { count_ = 0; }
+  const Run* begin() const { return runs_.data(); }
+  const Run* end() const { return runs_.data() + count_; }
+
+  static constexpr size_t kMaxRuns = 64;
+  static constexpr uint64_t kMinLength = 4096;
+
+ private:
+  std::array<Run, kMaxRuns> runs_;
+  size_t count_ = 0;
+};
+
+// Thread-safe.
+class Disk {
+ public:
+  // `layers`: the image, its parent, that one's parent, ...; at least one. `caches` outlives the
+  // disk.
+  Disk(std::vector<Layer> layers, Caches& caches);
+
+  // Bytes: the top image's size, rounded up to kSectorBytes (zeros behind the end), because the
+  // kernel's nbd would lose a smaller tail.
+  uint64_t size() const { return size_; }
+  uint64_t unpadded_size() const { return layers_.front().reader->size(); }
+  static constexpr uint64_t kSectorBytes = 512;
+
+  const std::vector<Layer>& layers() const { return layers_; }
+
+  // As Reader::map(), of the whole chain: never kParent, `depth` set.
+  // REQUIRES: length > 0, offset + length <= size().
+  Result<Extent> map(uint64_t offset, uint64_t length, MapFor purpose) const;
+
+  // Fills all of `out` from `offset`, or fails. May block. With `zeros`, runs of zeros may be
+  // noted there instead of being written to `out`.
+  // REQUIRES: offset + out.size() <= size().
+  Result<void> read(uint64_t offset, MutableByteSpan out, ZeroRuns* zeros = nullptr) const;
+
+  // Fills all of `out`, guest bytes from `offset`, out of the unpacked cluster of `extent` (a
+  // kCompressed answer of map() that covers them). The first never blocks and is false when the
+  // cluster is not in memory; the second may block.
+  bool read_unpacked(const Extent& extent, uint64_t offset, MutableByteSpan out) const;
+  Result<void> unpack_and_read(const Extent& extent, uint64_t offset, MutableByteSpan out) const;
+
+  // Brings what [offset, offset + length) needs into memory: tables, pages of the files, unpacked
+  // clusters. May block.
+  Result<void> prefetch(uint64_t offset, uint64_t length) const;
+
+  // Fails when a file of the chain is no longer what was opened. May block.
+  Result<void> check_unchanged() const;
+
+ private:
+  BlockCache::Key cluster_key(const Extent& extent) const;
+  Result<BlockCache::Handle> unpacked(const Extent& extent) const;
+
+  std::vector<Layer> layers_;
+  std::vector<uint64_t> cluster_owners_;  // one for each layer
+  Caches& caches_;
+  uint64_t size_;
+};
+
+}  // namespace underlay

@@ -1,0 +1,63 @@
+#include "formats/format_table.h"
+
+#include <algorithm>
+#include <array>
+
+#include "formats/raw.h"
+
+namespace underlay {
+namespace {
+
+// Adding a format is one line here. The order is that of messages.
+constexpr std::array kFormats = {
+    Format{"raw", "", probe_raw, open_raw},
+};
+
+}  // namespace
+
+std::span<const Format> formats() { return kFormats; }
+
+const Format* find_format(std::string_view name) {
+  for (const Format& format : kFormats) {
+    if (name == format.name || (!format.alias.empty() && name == format.alias)) return &format;
+  }
+  return nullptr;
+}
+
+std::string format_names() {
+  std::string names;
+  for (const Format& format : kFormats) {
+    if (!names.empty()) names += ", ";
+    names += format.name;
+    if (!format.alias.empty()) names += fmt::format(" ({})", format.alias);
+  }
+  return names;
+}
+
+Result<Guess> guess_format(const Source& source) {
+  const uint64_t size = source.size();
+  std::vector<std::byte> head(std::min<uint64_t>(size, ProbeInput::kHeadBytes));
+  std::vector<std::byte> tail(std::min<uint64_t>(size, ProbeInput::kTailBytes));
+  TRY(source.read_at(0, head));
+  TRY(source.read_at(size - tail.size(), tail));
+  const ProbeInput input{.head = head, .tail = tail, .size = size};
+
+  Guess guess;
+  for (const Format& format : kFormats) {
+    ProbeResult result = format.probe(input);
+    if (result.verdict == ProbeVerdict::kDamaged && guess.damaged.empty()) {
+      guess.damaged = fmt::format("{} ({})", format.name, result.reason);
+    }
+    if (result.verdict != ProbeVerdict::kYes) continue;
+    if (guess.format != nullptr) {
+      return in_file(fail(ErrorKind::kMalformed,
+                          "is an image of format {} and of format {}: say with -f which is meant",
+                          guess.format->name, format.name),
+                     source.name());
+    }
+    guess.format = &format;
+  }
+  return guess;
+}
+
+}  // namespace underlay

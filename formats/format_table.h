@@ -1,0 +1,54 @@
+// The one table that names all formats, and the guess which of them a file is.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "formats/reader.h"
+
+namespace underlay {
+
+enum class ProbeVerdict : uint8_t {
+  kNo,
+  kDamaged,  // signs of this format, but not a whole one: not to be taken for raw unasked
+  kYes,
+};
+struct ProbeResult {
+  ProbeVerdict verdict = ProbeVerdict::kNo;
+  std::string reason;  // kDamaged: what speaks for the format, and what is wrong
+};
+// The first and last bytes of a file.
+struct ProbeInput {
+  ByteSpan head;      // at most kHeadBytes
+  ByteSpan tail;      // at most kTailBytes
+  uint64_t size = 0;  // of the file
+  static constexpr size_t kHeadBytes = 64 << 10;
+  static constexpr size_t kTailBytes = 1536;
+};
+
+struct Format {
+  std::string_view name;   // qemu's: what -f takes and messages say
+  std::string_view alias;  // another name that -f takes, "" for none
+  ProbeResult (*probe)(const ProbeInput&);
+  Result<std::unique_ptr<Reader>> (*open)(const ImageToOpen&);
+};
+
+std::span<const Format> formats();
+
+// By name or alias; null when there is none.
+const Format* find_format(std::string_view name);
+
+// "raw, qcow2, vpc (vhd), vmdk": for messages.
+std::string format_names();
+
+// What a file is, by its bytes.
+struct Guess {
+  const Format* format = nullptr;  // null: of no format that has signs
+  std::string damaged;             // then: why it may still be one of them, "" when nothing does
+};
+// Fails when the file cannot be read, or when two formats claim it.
+Result<Guess> guess_format(const Source& source);
+
+}  // namespace underlay

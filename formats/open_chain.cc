@@ -1,0 +1,175 @@
+#include "formats/open_chain.h"
+
+#include <algorithm>
+
+#include "formats/format_table.h"
+#include "io/file_source.h"
+
+namespace underlay {
+namespace {
+
+// How the format of a layer was found.
+struct ChosenFormat {
+  const Format* format = nullptr;
+  bool guessed = false;
+};
+
+Result<const Format*> named_format(const std::string& name, const std::string& path) {
+  const Format* format = find_format(name);
+  if (format == nullptr) {
+    return in_file(fail(ErrorKind::kUnsupported, "format \"{}\" is not one of: {}",
+                        printable(name, 80), format_names()),
+                   path);
+  }
+  return format;
+}
+
+// One opening: what the layers share.
+class ChainOpener {
+ public:
+  ChainOpener(const OpenOptions& options, const NamedFiles& files, Caches& caches)
+      : options_(options), files_(files), caches_(caches) {}
+
+  Result<OpenedDisk> open(OpenedFile top) {
+    const ChosenFormat chosen = TRY(choose_top_format(*top.source, top.path));
+    TRY(add_layer(std::move(top), *chosen.format, options_.image));
+    while (const auto link = layers_.back().reader->parent()) {
+      if (layers_.size() == kMaxChainDepth) {
+        return in_file(fail(ErrorKind::kLimit, "the chain has more than {} images", kMaxChainDepth),
+                       layers_.front().path);
+      }
+      TRY(add_parent(*link));
+    }
+    auto disk = std::make_shared<const Disk>(std::move(layers_), caches_);
+    return OpenedDisk{.disk = std::move(disk), .warnings = std::move(warnings_)};
+  }
+
+ private:
+  Result<ChosenFormat> choose_top_format(const Source& source, const std::string& path) {
+    if (!options_.format.empty()) {
+      return ChosenFormat{.format = TRY(named_format(options_.format, path))};
+    }
+    const Guess guess = TRY(guess_format(source));
+    if (guess.format != nullptr) return ChosenFormat{.format = guess.format, .guessed = true};
+    if (!guess.damaged.empty()) {
+      return in_file(
+          fail(ErrorKind::kMalformed,
+               "looks like a damaged image of format {}; -f raw serves the file as it is",
+               guess.damaged),
+          path);
+    }
+    warnings_.push_back(
+        fmt::format("{}: Image format was not specified and probing guessed raw; specify the "
+                    "format with -f raw",
+                    printable(path)));
+    return ChosenFormat{.format = find_format("raw"), .guessed = true};
+  }
+
+  Result<ChosenFormat> choose_parent_format(const Layer& child, const ParentLink& link,
+                                            const OpenedFile& file) {
+    if (link.format) return ChosenFormat{.format = TRY(named_format(*link.format, child.path))};
+    if (layers_.size() == 1 && !options_.backing_format.empty()) {
+      return ChosenFormat{.format = TRY(named_format(options_.backing_format, child.path))};
+    }
+    const Guess guess = TRY(guess_format(*file.source));
+    if (guess.format == nullptr) return unstated_format(child, link, "could be raw");
+    warnings_.push_back(
+        fmt::format("{}: does not state the format of its backing file \"{}\"; probing guessed {}",
+                    printable(child.path), printable(link.names.front()), guess.format->name));
+    return ChosenFormat{.format = guess.format, .guessed = true};
+  }
+
+  static Failure unstated_format(const Layer& child, const ParentLink& link, std::string_view why) {
+    return in_file(fail(ErrorKind::kDenied,
+                        "does not state the format of its backing file \"{}\", which {}, and "
+                        "guessing would trust what a guest may have written; state it with "
+                        "qemu-img rebase -u -F FORMAT, or --image-opts ...,backing.driver=FORMAT",
+                        printable(link.names.front()), why),
+                   child.path);
+  }
+
+  Result<void> add_parent(const ParentLink& link) {
+    OpenedFile file = TRY(open_first(layers_.back().path, link.names));
+    const ChosenFormat chosen = TRY(choose_parent_format(layers_.back(), link, file));
+    TRY(add_layer(std::move(file), *chosen.format, ImageOptions{}));
+    const Layer& child = layers_[layers_.size() - 2];
+    const Reader& parent = *layers_.back().reader;
+    if (chosen.guessed && (parent.parent() || parent.sources().size() > 1)) {
+      return unstated_format(child, link, "names further files");
+    }
+    if (!link.identity.empty() && link.identity != parent.identity()) {
+      return in_file(fail(ErrorKind::kMalformed,
+                          "its parent \"{}\" has identity {}, not {}: it is another image, or was "
+                          "changed after the child was made",
+                          printable(layers_.back().path), printable(parent.identity()),
+                          printable(link.identity)),
+                     child.path);
+    }
+    return {};
+  }
+
+  // The first of `names` that exists. What is forbidden ends the search: it might be the right one.
+  Result<OpenedFile> open_first(const std::string& child, const std::vector<std::string>& names) {
+    Result<OpenedFile> opened = fail(ErrorKind::kMalformed, "its parent has no name");
+    for (const std::string& name : names) {
+      opened = files_.open(child, name);
+      if (opened || opened.error().kind != ErrorKind::kNotFound) break;
+    }
+    if (!opened) return in_file(std::move(opened).error(), child);
+    return opened;
+  }
+
+  Result<void> add_layer(OpenedFile file, const Format& format, const ImageOptions& image_options) {
+    const auto identity = file.source->identity();
+    if (identity && std::find(seen_.begin(), seen_.end(), *identity) != seen_.end()) {
+      return in_file(fail(ErrorKind::kMalformed, "stands twice in its own chain of parents"),
+                     file.path);
+    }
+    if (identity) seen_.push_back(*identity);
+
+    std::vector<std::string> warnings;
+    const ImageToOpen image{.source = std::move(file.source),
+                            .path = file.path,
+                            .files = files_,
+                            .caches = caches_,
+                            .options = image_options,
+                            .warnings = warnings};
+    auto reader = format.open(image);
+    if (!reader) return in_file(std::move(reader).error(), file.path);
+    for (const std::string& warning : warnings) {
+      warnings_.push_back(printable(file.path + ": " + warning));
+    }
+    layers_.push_back(
+        Layer{.reader = *std::move(reader), .path = file.path, .format = format.name});
+    return {};
+  }
+
+  const OpenOptions& options_;
+  const NamedFiles& files_;
+  Caches& caches_;
+  std::vector<Layer> layers_;
+  std::vector<FileIdentity> seen_;
+  std::vector<std::string> warnings_;
+};
+
+}  // namespace
+
+Result<OpenedDisk> open_disk(OpenedFile top, const OpenOptions& options, const NamedFiles& files,
+                             Caches& caches) {
+  OpenedDisk opened = TRY(ChainOpener(options, files, caches).open(std::move(top)));
+  const Disk& disk = *opened.disk;
+  if (disk.size() != disk.unpadded_size()) {
+    opened.warnings.push_back(fmt::format(
+        "{}: size {} is no multiple of {}: the last sector is filled up with zeros",
+        printable(disk.layers().front().path), disk.unpadded_size(), Disk::kSectorBytes));
+  }
+  return opened;
+}
+
+Result<OpenedDisk> open_disk(const std::string& path, const OpenOptions& options,
+                             const NamedFiles& files, Caches& caches) {
+  auto source = TRY(open_file_source(path));
+  return open_disk(OpenedFile{.source = std::move(source), .path = path}, options, files, caches);
+}
+
+}  // namespace underlay

@@ -1,0 +1,41 @@
+// Opening an image and its parents as one disk.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "formats/disk.h"
+#include "io/confined_open.h"
+
+namespace underlay {
+
+struct OpenOptions {
+  std::string format;  // of the top image; "" = guess
+  std::string
+      backing_format;  // of its parent when the image does not state one; "" = see open_disk
+  ImageOptions image;
+};
+
+struct OpenedDisk {
+  std::shared_ptr<const Disk> disk;
+  std::vector<std::string> warnings;  // one line each, with the path
+};
+
+// Opens the image `path` and all its parents. May block. `files` is used during the call only;
+// `caches` outlives the disk.
+//
+// The format of the top image is guessed when not given; raw with a warning, and not at all when
+// the file shows signs of another format. A parent's format is what the child states. When it
+// states none, it is guessed, but neither raw nor an image that names further files is accepted
+// that way: a guest may have written such a header into a raw disk.
+Result<OpenedDisk> open_disk(const std::string& path, const OpenOptions& options,
+                             const NamedFiles& files, Caches& caches);
+
+// The same of a file that is open already.
+Result<OpenedDisk> open_disk(OpenedFile top, const OpenOptions& options, const NamedFiles& files,
+                             Caches& caches);
+
+inline constexpr size_t kMaxChainDepth = 256;  // images; longer chains are refused
+
+}  // namespace underlay

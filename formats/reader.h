@@ -1,0 +1,78 @@
+// A reader maps an image: guest offset -> extent. One implementation for each format.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "formats/block_cache.h"
+#include "formats/extent.h"
+#include "io/confined_open.h"
+#include "io/source.h"
+
+namespace underlay {
+
+// How an image names its parent (backing file, differencing parent). Everything in it is text of
+// the image: not trusted.
+struct ParentLink {
+  std::vector<std::string> names;     // to be tried in this order; at least one
+  std::optional<std::string> format;  // as format_table.h names it; nullopt: the image does not say
+  std::string identity;               // what identity() of the parent must be; "" when not stated
+};
+
+// Thread-safe after it was opened: every method is const and may be called from any thread. The
+// image is immutable. Bytes of the image never lead to an assert, an unbounded allocation or a
+// read outside the buffers; they lead to an Error.
+class Reader {
+ public:
+  Reader() = default;
+  Reader(const Reader&) = delete;
+  Reader& operator=(const Reader&) = delete;
+  virtual ~Reader() = default;
+
+  // Guest-visible size in bytes, as the image states it; any number.
+  virtual uint64_t size() const = 0;
+
+  // What lies at `offset`, and for how long the same goes on: one extent that starts at `offset`,
+  // with 0 < extent.length <= length. Longer runs are better, but one table slice a call is enough.
+  // REQUIRES: length > 0, offset + length <= size().
+  // Fails with kWouldBlock under MapFor::kReadNow when metadata is not in memory; with kMalformed
+  // or kTruncated when the metadata is wrong or the stored bytes lie beyond the end of their file.
+  // Never takes a failure for kZero or kParent.
+  virtual Result<Extent> map(uint64_t offset, uint64_t length, MapFor purpose) const = 0;
+
+  // Unpacks the cluster of a kCompressed extent that this reader's map() returned: fills all of
+  // `out`, which has extent.cluster_length bytes, or fails. May block. Readers whose format does
+  // not compress keep this default, which is never called.
+  virtual Result<void> load_cluster(const Extent& extent, MutableByteSpan out) const;
+
+  // nullopt when the image has no parent (kParent extents then are zeros).
+  virtual std::optional<ParentLink> parent() const { return std::nullopt; }
+
+  // What children call this image (VHD unique id, VMDK CID), "" when the format has no such thing.
+  virtual std::string identity() const { return ""; }
+
+  // Every file the reader reads from; they live as long as the reader.
+  virtual std::vector<const Source*> sources() const = 0;
+};
+
+// What the operator asked of an image, beyond its name.
+struct ImageOptions {
+  std::optional<std::string> snapshot;  // -l: id or name of an internal snapshot
+  enum class VhdSize : uint8_t { kByCreator, kChs, kCurrentSize };
+  VhdSize vhd_size = VhdSize::kByCreator;  // qemu's force_size_calc
+};
+
+// What a reader is opened with. The references outlive the call; `caches` outlives the reader.
+struct ImageToOpen {
+  std::shared_ptr<const Source> source;
+  std::string path;  // for messages, and where names in the image start
+  const NamedFiles& files;
+  Caches& caches;
+  const ImageOptions& options;
+  std::vector<std::string>& warnings;  // one line each, without the path, for the operator
+};
+
+}  // namespace underlay

@@ -1,0 +1,125 @@
+#include "io/confined_open.h"
+
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <climits>
+#include <cstdlib>
+#include <filesystem>
+
+#include "io/file_source.h"
+#include "io/unique_fd.h"
+
+namespace underlay {
+namespace {
+
+namespace fs = std::filesystem;
+
+Result<std::string> resolve(const std::string& path) {
+  char resolved[PATH_MAX];
+  if (::realpath(path.c_str(), resolved) == nullptr) {
+    Error error = fail_errno(errno, "cannot resolve").value();
+    if (error.sys_errno == ENOENT || error.sys_errno == ENOTDIR) error.kind = ErrorKind::kNotFound;
+    return in_file(std::move(error), path);
+  }
+  return std::string(resolved);
+}
+
+// What of `path` lies below `folder`, both resolved; "" when it does not.
+std::string below(const std::string& path, const std::string& folder) {
+  const std::string prefix = folder.ends_with('/') ? folder : folder + '/';
+  return path.size() > prefix.size() && path.starts_with(prefix) ? path.substr(prefix.size()) : "";
+}
+
+// Opens folder/rest in a way that a symbolic link planted after resolve() cannot divert.
+Result<UniqueFd> open_beneath(const std::string& folder, const std::string& rest) {
+  const UniqueFd directory(::open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!directory.valid()) return fail_errno(errno, "cannot open the folder {}", folder);
+  open_how how{};
+  // O_NONBLOCK: opening a FIFO must not wait for its writer.
+  how.flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  const long fd = ::syscall(SYS_openat2, directory.get(), rest.c_str(), &how, sizeof(how));
+  if (fd < 0) {
+    // A socket (ENXIO) or a device without driver is no file to serve either.
+    return fail_errno(errno, "cannot open");
+  }
+  return UniqueFd(static_cast<int>(fd));
+}
+
+bool is_kind(const UniqueFd& fd, bool devices_too) {
+  struct stat status;
+  if (::fstat(fd.get(), &status) != 0) return false;
+  return S_ISREG(status.st_mode) || (devices_too && S_ISBLK(status.st_mode));
+}
+
+}  // namespace
+
+Result<Confinement> Confinement::create(const std::vector<std::string>& allowed) {
+  Confinement confinement;
+  for (const std::string& folder : allowed) {
+    auto resolved = resolve(folder);
+    if (!resolved) return with_context(std::move(resolved).error(), "--allow-path: ");
+    if (!fs::is_directory(*resolved)) {
+      return in_file(fail(ErrorKind::kUsage, "--allow-path must name a folder"), folder);
+    }
+    confinement.allowed_.push_back(*std::move(resolved));
+  }
+  return confinement;
+}
+
+Result<OpenedFile> Confinement::open(const std::string& namer, std::string_view name) const {
+  if (name.empty() || name.size() >= PATH_MAX || name.find('\0') != std::string_view::npos) {
+    return in_file(fail(ErrorKind::kMalformed,
+                        "names the file \"{}\": a file name has 1 to {} bytes and no NUL",
+                        printable(name, 80), PATH_MAX - 1),
+                   namer);
+  }
+  const fs::path folder = fs::path(namer).parent_path();
+  const std::string home = TRY(resolve(folder.empty() ? "." : folder.string()));
+  const std::string path = (folder / fs::path(name)).string();
+  auto resolved = resolve(path);
+  if (!resolved) {
+    resolved.error().file = namer;
+    return with_context(std::move(resolved).error(),
+                        fmt::format("names the file \"{}\": ", printable(name)));
+  }
+
+  const auto denied = [&](std::string_view why) {
+    return in_file(fail(ErrorKind::kDenied,
+                        "names the file \"{}\", which {}; --allow-path DIR allows what lies "
+                        "beneath DIR",
+                        printable(name), why),
+                   namer);
+  };
+  std::string root = home;
+  bool devices_too = false;
+  std::string rest = below(*resolved, home);
+  for (const std::string& allowed : allowed_) {
+    const std::string under_allowed = below(*resolved, allowed);
+    if (under_allowed.empty()) continue;
+    root = allowed;
+    rest = under_allowed;
+    devices_too = true;
+    break;
+  }
+  if (rest.empty()) return denied("leads out of the image's folder");
+
+  auto fd = open_beneath(root, rest);
+  if (!fd) {
+    const int error = fd.error().sys_errno;
+    if (error == ENXIO || error == ENODEV) return denied("is no regular file");
+    if (error == ELOOP || error == EXDEV) return denied("leads out of the image's folder");
+    return with_context(in_file(std::move(fd).error(), namer),
+                        fmt::format("names the file \"{}\": ", printable(name)));
+  }
+  if (!is_kind(*fd, devices_too)) return denied("is no regular file");
+  auto source = TRY(file_source_of(*std::move(fd), path));
+  return OpenedFile{.source = std::move(source), .path = path};
+}
+
+}  // namespace underlay

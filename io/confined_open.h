@@ -1,0 +1,45 @@
+// Opening files that an image names. Images are not trusted: a name may lead only to a regular file
+// beneath the folder of the image that holds it, or beneath a folder that the operator allows.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/source.h"
+
+namespace underlay {
+
+struct OpenedFile {
+  std::shared_ptr<const Source> source;
+  std::string path;  // folder of the naming image joined with the name; its own names start there
+};
+
+// Who opens the files that an image names. Thread-safe.
+class NamedFiles {
+ public:
+  virtual ~NamedFiles() = default;
+
+  // Opens what `name` means when it stands in the image `namer` (a path). `name` comes from the
+  // image: anything may stand in it.
+  virtual Result<OpenedFile> open(const std::string& namer, std::string_view name) const = 0;
+};
+
+class Confinement final : public NamedFiles {
+ public:
+  // `allowed`: folders of the operator's (--allow-path), which may also hold block devices. Fails
+  // when one of them does not exist or is no folder.
+  static Result<Confinement> create(const std::vector<std::string>& allowed);
+  Confinement() = default;  // only beneath the naming image's folder
+
+  // `name` may be relative or absolute. Where it leads to decides, after all ".." and symbolic
+  // links. kDenied (naming --allow-path) outside the allowed folders and for FIFOs, sockets,
+  // devices and folders; kNotFound when nothing is there.
+  Result<OpenedFile> open(const std::string& namer, std::string_view name) const override;
+
+ private:
+  std::vector<std::string> allowed_;  // resolved: absolute, no symbolic link
+};
+
+}  // namespace underlay

@@ -1,0 +1,148 @@
+#include "io/file_source.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+
+namespace underlay {
+namespace {
+
+constexpr int kTransientRetries = 5;
+
+class FileSource final : public Source {
+ public:
+  FileSource(UniqueFd fd, std::string name, uint64_t size, const struct stat& status)
+      : fd_(std::move(fd)), name_(std::move(name)), size_(size), status_(status) {}
+
+  const std::string& name() const override { return name_; }
+  uint64_t size() const override { return size_; }
+  std::optional<int> fd() const override { return fd_.get(); }
+
+  Result<void> read_at(uint64_t offset, MutableByteSpan out) const override {
+    if (!range_within(offset, out.size(), size_)) return past_end(offset, out.size());
+    int retries = 0;
+    while (!out.empty()) {
+      const ssize_t got = ::pread(fd_.get(), out.data(), out.size(), static_cast<off_t>(offset));
+      if (got == 0) return past_end(offset, out.size());
+      if (got < 0) {
+        const int error = errno;
+        const bool transient = error == EINTR || error == EAGAIN || error == ENOMEM;
+        if (transient && retries++ < kTransientRetries) continue;
+        return in_file(fail_errno(error, "cannot read {} bytes", out.size()), name_, offset);
+      }
+      offset += static_cast<uint64_t>(got);
+      out = out.subspan(static_cast<size_t>(got));
+    }
+    return {};
+  }
+
+  size_t read_cached(uint64_t offset, MutableByteSpan out) const override {
+    if (out.empty() || !range_within(offset, out.size(), size_)) return 0;
+    if (!nowait_works_.load(std::memory_order_relaxed)) return 0;
+    const iovec vector{out.data(), out.size()};
+    const ssize_t got = ::preadv2(fd_.get(), &vector, 1, static_cast<off_t>(offset), RWF_NOWAIT);
+    if (got < 0 && errno == EOPNOTSUPP) nowait_works_.store(false, std::memory_order_relaxed);
+    return got > 0 ? static_cast<size_t>(got) : 0;
+  }
+
+  void prefetch(uint64_t offset, uint64_t length) const override {
+    (void)::posix_fadvise(fd_.get(), static_cast<off_t>(offset), static_cast<off_t>(length),
+                          POSIX_FADV_WILLNEED);
+  }
+
+  SourceRun run_at(uint64_t offset, uint64_t length) const override {
+    const SourceRun all_data{.hole = false, .length = length};
+    if (!S_ISREG(status_.st_mode)) return all_data;
+    const off_t data = ::lseek(fd_.get(), static_cast<off_t>(offset), SEEK_DATA);
+    if (data < 0) {
+      // ENXIO: no data from here on, or the file has shrunk to less than `offset`.
+      struct stat now;
+      const bool hole = errno == ENXIO && ::fstat(fd_.get(), &now) == 0 &&
+                        static_cast<uint64_t>(now.st_size) >= size_;
+      return {.hole = hole, .length = length};
+    }
+    if (static_cast<uint64_t>(data) > offset) {
+      return {.hole = true, .length = std::min(length, static_cast<uint64_t>(data) - offset)};
+    }
+    const off_t hole = ::lseek(fd_.get(), static_cast<off_t>(offset), SEEK_HOLE);
+    if (hole < 0 || static_cast<uint64_t>(hole) <= offset) return all_data;
+    return {.hole = false, .length = std::min(length, static_cast<uint64_t>(hole) - offset)};
+  }
+
+  Result<void> check_unchanged() const override {
+    struct stat now;
+    if (::fstat(fd_.get(), &now) != 0) {
+      return in_file(fail_errno(errno, "cannot stat the open file"), name_);
+    }
+    if (!S_ISREG(status_.st_mode)) return {};
+    if (now.st_size != status_.st_size) {
+      return in_file(fail(ErrorKind::kIo, "size changed from {} to {} bytes while it is served",
+                          status_.st_size, now.st_size),
+                     name_);
+    }
+    if (now.st_mtim.tv_sec != status_.st_mtim.tv_sec ||
+        now.st_mtim.tv_nsec != status_.st_mtim.tv_nsec) {
+      return in_file(fail(ErrorKind::kIo, "was written to while it is served"), name_);
+    }
+    return {};
+  }
+
+  std::optional<FileIdentity> identity() const override {
+    return FileIdentity{.device = S_ISBLK(status_.st_mode) ? status_.st_rdev : status_.st_dev,
+                        .inode = S_ISBLK(status_.st_mode) ? 0 : status_.st_ino};
+  }
+
+ private:
+  Failure past_end(uint64_t offset, size_t length) const {
+    return in_file(fail(ErrorKind::kTruncated,
+                        "{} bytes lie beyond the end of the file, which has {} bytes: it is "
+                        "truncated",
+                        length, size_),
+                   name_, offset);
+  }
+
+  UniqueFd fd_;
+  std::string name_;
+  uint64_t size_;
+  struct stat status_;  // as it was when opened
+  mutable std::atomic<bool> nowait_works_ = true;
+};
+
+}  // namespace
+
+Result<std::shared_ptr<const Source>> file_source_of(UniqueFd fd, std::string name) {
+  struct stat status;
+  if (::fstat(fd.get(), &status) != 0) return in_file(fail_errno(errno, "cannot stat"), name);
+  if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
+    return in_file(
+        fail(ErrorKind::kUnsupported, "{}; give a regular file or a block device",
+             S_ISDIR(status.st_mode) ? "is a directory" : "is neither a file nor a block device"),
+        name);
+  }
+  uint64_t size = static_cast<uint64_t>(status.st_size);
+  if (S_ISBLK(status.st_mode) && ::ioctl(fd.get(), BLKGETSIZE64, &size) != 0) {
+    return in_file(fail_errno(errno, "cannot learn the size of the block device"), name);
+  }
+  return std::make_shared<const FileSource>(std::move(fd), std::move(name), size, status);
+}
+
+Result<std::shared_ptr<const Source>> open_file_source(const std::string& path) {
+  // O_NONBLOCK: opening a FIFO must not wait for its writer. It changes nothing for files.
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+  if (!fd.valid()) {
+    Error error = fail_errno(errno, "cannot open").value();
+    if (error.sys_errno == ENOENT) error.kind = ErrorKind::kNotFound;
+    if (error.sys_errno == EACCES || error.sys_errno == EPERM) error.kind = ErrorKind::kDenied;
+    return in_file(std::move(error), path);
+  }
+  return file_source_of(std::move(fd), path);
+}
+
+}  // namespace underlay

@@ -1,0 +1,19 @@
+// A regular file or a block device as a Source.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "io/source.h"
+#include "io/unique_fd.h"
+
+namespace underlay {
+
+// Opens `path` read-only. Never hangs on a FIFO. Fails for what is neither a regular file nor a
+// block device. The operator named this path: no confinement (confined_open.h has that).
+Result<std::shared_ptr<const Source>> open_file_source(const std::string& path);
+
+// The same of an open descriptor, which the source owns from then on. `name` is for messages.
+Result<std::shared_ptr<const Source>> file_source_of(UniqueFd fd, std::string name);
+
+}  // namespace underlay

@@ -1,0 +1,75 @@
+// A source: bytes at offsets, read-only. A file, a block device, memory. Knows nothing of images.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "io/bytes.h"
+#include "io/error.h"
+
+namespace underlay {
+
+// Which file this is, however it was named; finds loops in chains.
+struct FileIdentity {
+  dev_t device = 0;
+  ino_t inode = 0;
+  bool operator==(const FileIdentity&) const = default;
+};
+
+// What the file system says of a range: a hole (reads as zeros, takes no space) or data.
+struct SourceRun {
+  bool hole = false;
+  uint64_t length = 0;  // bytes from the offset that was asked for, > 0
+};
+
+// Thread-safe: all methods may be called from any thread at the same time. The content is taken to
+// be immutable while it is served; check_unchanged() notices when it is not.
+class Source {
+ public:
+  Source() = default;
+  Source(const Source&) = delete;
+  Source& operator=(const Source&) = delete;
+  virtual ~Source() = default;
+
+  // For messages: a path as the operator knows it.
+  virtual const std::string& name() const = 0;
+
+  // Bytes, fixed when the source was opened.
+  virtual uint64_t size() const = 0;
+
+  // Fills all of `out` from `offset`, or fails; never a part. May block. Retries what is transient.
+  // Past the end: kTruncated. Errors name the file and the offset.
+  virtual Result<void> read_at(uint64_t offset, MutableByteSpan out) const = 0;
+
+  // Copies what is in memory already into the front of `out`; never blocks. Returns the number of
+  // bytes copied, 0 when nothing is known without waiting. Not a failure: read_at() decides that.
+  virtual size_t read_cached(uint64_t offset, MutableByteSpan out) const {
+    (void)offset, (void)out;
+    return 0;
+  }
+
+  // A file descriptor whose bytes at equal offsets are this source's, for a ring to read from;
+  // valid while the source lives. nullopt: only read_at() can read.
+  virtual std::optional<int> fd() const { return std::nullopt; }
+
+  // Starts to bring [offset, offset + length) into memory. A hint: failures are ignored. May block.
+  virtual void prefetch(uint64_t offset, uint64_t length) const { (void)offset, (void)length; }
+
+  // Hole or data at `offset`, and for how far, at most `length`. May block. Data whenever unsure.
+  // REQUIRES: offset + length <= size(), length > 0.
+  virtual SourceRun run_at(uint64_t offset, uint64_t length) const {
+    (void)offset;
+    return {.hole = false, .length = length};
+  }
+
+  // Fails when the file is no longer what was opened (size, modification time). May block.
+  virtual Result<void> check_unchanged() const { return {}; }
+
+  // nullopt for what is no file.
+  virtual std::optional<FileIdentity> identity() const { return std::nullopt; }
+};
+
+}  // namespace underlay

@@ -1,0 +1,37 @@
+#!/usr/bin/python3
+"""Every image of an image maker reads as its raw source, through the readers alone.
+
+usage: readers_test.py DISK_DUMP IMAGE_MAKER
+"""
+import json
+import os
+import subprocess
+import sys
+import tempfile
+
+
+def same(a, b):
+    return subprocess.run(["cmp", "--", a, b]).returncode == 0
+
+
+def main():
+    disk_dump, maker = sys.argv[1:]
+    failed = []
+    checked = 0
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, maker, folder], check=True)
+        manifest = os.path.join(folder, os.path.basename(maker).replace(".py", ".jsonl"))
+        output = os.path.join(folder, "dumped")
+        with open(manifest, encoding="utf-8") as lines:
+            for image in map(json.loads, lines):
+                command = [disk_dump, *image["args"], image["path"], output]
+                good = subprocess.run(command).returncode == 0 and same(output, image["raw"])
+                print("ok  " if good else "FAIL", image["name"], flush=True)
+                checked += 1
+                if not good:
+                    failed.append(image["name"])
+    if failed or checked == 0:
+        sys.exit(f"{len(failed)} of {checked} images failed: {' '.join(failed)}")
+
+
+main()
