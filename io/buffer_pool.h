@@ -1,0 +1,81 @@
+// Page-aligned buffers, reused, under a byte budget that all rings of a program share.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "io/bytes.h"
+
+namespace underlay {
+
+// How many bytes all pools together may hand out. Thread-safe.
+class ByteBudget {
+ public:
+  explicit ByteBudget(uint64_t limit) : limit_(limit) {}
+  bool take(uint64_t bytes) {
+    if (used_.fetch_add(bytes, std::memory_order_relaxed) + bytes <= limit_) return true;
+    give_back(bytes);
+    return false;
+  }
+  void give_back(uint64_t bytes) { used_.fetch_sub(bytes, std::memory_order_relaxed); }
+  uint64_t used() const { return used_.load(std::memory_order_relaxed); }
+
+ private:
+  const uint64_t limit_;
+  std::atomic<uint64_t> used_ = 0;
+};
+
+class BufferPool;
+
+// Memory from a pool, given back when this is destroyed. The pool outlives it.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(Buffer&& other) noexcept;
+  Buffer& operator=(Buffer&& other) noexcept;
+  ~Buffer();
+
+  std::byte* data() const { return data_; }
+  size_t capacity() const { return capacity_; }
+  explicit operator bool() const { return data_ != nullptr; }
+
+ private:
+  friend class BufferPool;
+  Buffer(BufferPool* pool, std::byte* data, size_t capacity)
+      : pool_(pool), data_(data), capacity_(capacity) {}
+
+  BufferPool* pool_ = nullptr;
+  std::byte* data_ = nullptr;
+  size_t capacity_ = 0;
+};
+
+// Belongs to one thread, as do the buffers while they are moved or destroyed (others may fill
+// them).
+class BufferPool {
+ public:
+  // `budget` outlives the pool.
+  explicit BufferPool(ByteBudget& budget) : budget_(budget) {}
+  ~BufferPool();
+  BufferPool(const BufferPool&) = delete;
+  BufferPool& operator=(const BufferPool&) = delete;
+
+  // At least `size` bytes, uninitialised. nullopt when the budget is used up, or no memory is left.
+  std::optional<Buffer> allocate(size_t size);
+
+ private:
+  friend class Buffer;
+  void release(std::byte* data, size_t capacity);
+
+  // Powers of two from 4 KiB to 256 KiB are kept for reuse; larger buffers go back to the system.
+  static constexpr size_t kSmallest = 4 << 10;
+  static constexpr size_t kClasses = 7;
+  static constexpr size_t kKeptBytes = 1 << 20;  // of each class
+
+  ByteBudget& budget_;
+  std::array<std::vector<std::byte*>, kClasses> free_;
+};
+
+}  // namespace underlay

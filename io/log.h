@@ -1,0 +1,37 @@
+// Lines for the operator on standard error, not more of them than a person can read.
+#pragma once
+
+#include <chrono>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+namespace underlay {
+
+// Thread-safe.
+class Log {
+ public:
+  // `program` stands before every line. Without `verbose`, detail() says nothing.
+  Log(std::string program, bool verbose) : program_(std::move(program)), verbose_(verbose) {}
+
+  void error(std::string_view line) { write("", line); }
+  void warn(std::string_view line) { write("warning: ", line); }
+  void detail(std::string_view line) {
+    if (verbose_) write("", line);
+  }
+
+  // Lines a second; what exceeds it is counted and said later in one line.
+  static constexpr unsigned kLinesPerSecond = 50;
+
+ private:
+  void write(std::string_view level, std::string_view line);
+
+  const std::string program_;
+  const bool verbose_;
+  std::mutex mutex_;
+  std::chrono::steady_clock::time_point second_;  // under mutex_: start of the current second
+  unsigned lines_ = 0;                            // under mutex_: written in it
+  unsigned suppressed_ = 0;                       // under mutex_
+};
+
+}  // namespace underlay

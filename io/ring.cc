@@ -1,0 +1,195 @@
+#include "io/ring.h"
+
+#include <liburing.h>
+#include <sys/eventfd.h>
+
+#include <array>
+#include <cerrno>
+
+namespace underlay {
+namespace {
+
+// Requests that fit into one trip to the kernel; more of them take more trips.
+constexpr unsigned kEntries = 512;
+constexpr unsigned kCompletionBatch = 64;
+
+Failure refused(int error) {
+  if (error == EPERM || error == ENOSYS || error == EACCES) {
+    return fail_errno(error,
+                      "this system forbids io_uring, which underlay needs: allow it with "
+                      "sysctl kernel.io_uring_disabled=0, or in the container's seccomp profile "
+                      "(io_uring_setup, io_uring_enter, io_uring_register)");
+  }
+  if (error == ENOMEM) {
+    return fail_errno(error,
+                      "cannot create an io_uring: raise the limit of locked memory "
+                      "(ulimit -l, LimitMEMLOCK=)");
+  }
+  return fail_errno(error, "cannot create an io_uring");
+}
+
+}  // namespace
+
+Ring::Ring() : ring_(std::make_unique<io_uring>()) {}
+
+Ring::~Ring() {
+  if (initialised_) io_uring_queue_exit(ring_.get());
+}
+
+Result<std::unique_ptr<Ring>> Ring::create() {
+  std::unique_ptr<Ring> ring(new Ring());
+  // One thread submits, and runs the kernel's part of completions only when it waits: least
+  // overhead (Linux 6.1). That thread is known at run() only, hence R_DISABLED.
+  io_uring_params params{};
+  params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED |
+                 IORING_SETUP_CQSIZE;
+  params.cq_entries = 4 * kEntries;
+  int status = io_uring_queue_init_params(kEntries, ring->ring_.get(), &params);
+  ring->enabled_late_ = status == 0;
+  if (status == -EINVAL) {
+    params = {};
+    status = io_uring_queue_init_params(kEntries, ring->ring_.get(), &params);
+  }
+  if (status < 0) return refused(-status);
+  ring->initialised_ = true;
+  ring->wakeup_.reset(::eventfd(0, EFD_CLOEXEC));
+  if (!ring->wakeup_.valid()) return fail_errno(errno, "cannot create an eventfd");
+  return ring;
+}
+
+Result<void> Ring::run() {
+  if (enabled_late_) {
+    const int status = io_uring_enable_rings(ring_.get());
+    if (status < 0) return fail_errno(-status, "cannot enable the io_uring");
+  }
+  watch_wakeups();
+  while (!stopping_) {
+    const int status = io_uring_submit_and_wait(ring_.get(), 1);
+    if (status < 0 && status != -EINTR && status != -EAGAIN && status != -EBUSY) {
+      return fail_errno(-status, "cannot wait for completions of the io_uring");
+    }
+    handle_completions();
+    while (!deferred_.empty()) run_tasks(deferred_.take());
+  }
+  return {};
+}
+
+void Ring::handle_completions() {
+  std::array<io_uring_cqe*, kCompletionBatch> entries;
+  struct Done {
+    Completion* completion;
+    int result;
+  };
+  std::array<Done, kCompletionBatch> done;
+  for (;;) {
+    const unsigned count = io_uring_peek_batch_cqe(ring_.get(), entries.data(), kCompletionBatch);
+    if (count == 0) return;
+    for (unsigned i = 0; i < count; ++i) {
+      done[i] = {static_cast<Completion*>(io_uring_cqe_get_data(entries[i])), entries[i]->res};
+    }
+    io_uring_cq_advance(ring_.get(), count);
+    for (unsigned i = 0; i < count; ++i) {
+      if (done[i].completion != nullptr) done[i].completion->complete(done[i].result);
+    }
+    // Tasks between batches: a flood of completions must not hold up the replies.
+    run_tasks(deferred_.take());
+  }
+}
+
+void Ring::run_tasks(TaskQueue tasks) {
+  while (!tasks.empty()) tasks.pop().run();
+}
+
+void Ring::post(Task& task) {
+  {
+    const std::lock_guard lock(mutex_);
+    const bool first = posted_.empty();
+    posted_.push(task);
+    if (!first) return;
+  }
+  const uint64_t one = 1;
+  (void)!::write(wakeup_.get(), &one, sizeof(one));
+}
+
+void Ring::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_posted_ = true;
+  }
+  const uint64_t one = 1;
+  (void)!::write(wakeup_.get(), &one, sizeof(one));
+}
+
+void Ring::watch_wakeups() {
+  read(wakeup_.get(), kNoOffset,
+       MutableByteSpan(reinterpret_cast<std::byte*>(&wakeup_count_), sizeof(wakeup_count_)),
+       wakeup_completion_);
+}
+
+void Ring::on_wakeup(int) {
+  TaskQueue tasks;
+  bool stop_now = false;
+  {
+    const std::lock_guard lock(mutex_);
+    tasks = posted_.take();
+    stop_now = stop_posted_;
+  }
+  watch_wakeups();
+  run_tasks(tasks);
+  if (stop_now) stopping_ = true;
+}
+
+void Ring::defer(Task& task) { deferred_.push(task); }
+
+void Ring::submit() { (void)io_uring_submit(ring_.get()); }
+
+io_uring_sqe* Ring::next_entry() {
+  io_uring_sqe* entry = io_uring_get_sqe(ring_.get());
+  while (entry == nullptr) {
+    (void)io_uring_submit(ring_.get());
+    entry = io_uring_get_sqe(ring_.get());
+  }
+  return entry;
+}
+
+void Ring::accept(int listen_fd, Completion& completion) {
+  io_uring_sqe* entry = next_entry();
+  io_uring_prep_accept(entry, listen_fd, nullptr, nullptr, SOCK_CLOEXEC);
+  io_uring_sqe_set_data(entry, &completion);
+}
+
+void Ring::receive(int fd, MutableByteSpan out, Completion& completion) {
+  io_uring_sqe* entry = next_entry();
+  io_uring_prep_recv(entry, fd, out.data(), out.size(), 0);
+  io_uring_sqe_set_data(entry, &completion);
+}
+
+void Ring::send(int fd, const msghdr& message, Completion& completion) {
+  io_uring_sqe* entry = next_entry();
+  // MSG_WAITALL: the kernel goes on after a short send by itself.
+  io_uring_prep_sendmsg(entry, fd, &message, MSG_NOSIGNAL | MSG_WAITALL);
+  io_uring_sqe_set_data(entry, &completion);
+}
+
+void Ring::read(int fd, uint64_t offset, MutableByteSpan out, Completion& completion) {
+  io_uring_sqe* entry = next_entry();
+  io_uring_prep_read(entry, fd, out.data(), static_cast<unsigned>(out.size()), offset);
+  io_uring_sqe_set_data(entry, &completion);
+}
+
+void Ring::timeout(std::chrono::milliseconds duration, __kernel_timespec& storage,
+                   Completion& completion) {
+  storage.tv_sec = duration.count() / 1000;
+  storage.tv_nsec = duration.count() % 1000 * 1000000;
+  io_uring_sqe* entry = next_entry();
+  io_uring_prep_timeout(entry, &storage, 0, 0);
+  io_uring_sqe_set_data(entry, &completion);
+}
+
+void Ring::cancel(Completion& completion) {
+  io_uring_sqe* entry = next_entry();
+  io_uring_prep_cancel(entry, &completion, 0);
+  io_uring_sqe_set_data(entry, nullptr);
+}
+
+}  // namespace underlay
