@@ -24,13 +24,13 @@ struct Options {
   std::string directory;                 // --directory, "" = none
   std::vector<std::string> allow_paths;  // --allow-path
   std::string description;               // -D, of all exports
-  uint64_t offset = 0;                   // -o, bytes, of all exports
+  uint64_t offset = 0;                   // -o, bytes, of all exports; fits in an off_t
   bool allocation_depth = false;         // -A
 
   // Where. A socket path, or address and port; neither when systemd handed sockets over.
   std::string socket_path;               // -k
   std::string bind_address = "0.0.0.0";  // -b
-  std::string port = "10809";            // -p
+  std::string port = "10809";            // -p: 1 to 65535, or the name of a service
   bool address_given = false;            // any of -k, -b, -p stood on the command line
 
   // How.
@@ -54,10 +54,7 @@ struct CommandLine {
 // Parses `arguments` (without the program's name). Options that qemu-nbd has and this program does
 // not serve (-s, -c, -d, -B, TLS, ...) fail with a line that says so: kUnsupported. Everything
 // that is no valid use fails with kUsage. Reads the file that --config names; options on the
-// command line win over it.
+// command line win over it, those that may be repeated add up.
 Result<CommandLine> parse_command_line(const std::vector<std::string>& arguments);
-
-// What -h prints.
-std::string usage_text();
 
 }  // namespace underlay
