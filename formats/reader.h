@@ -60,7 +60,7 @@ class Reader {
 
 // What the operator asked of an image, beyond its name.
 struct ImageOptions {
-  std::optional<std::string> snapshot;  // -l: id or name of an internal snapshot
+  std::optional<std::string> snapshot;  // -l, for parse_snapshot_choice()
   enum class VhdSize : uint8_t { kByCreator, kChs, kCurrentSize };
   VhdSize vhd_size = VhdSize::kByCreator;  // qemu's force_size_calc
 };

@@ -1,0 +1,265 @@
+#include "server/options.h"
+
+#include <charconv>
+#include <limits>
+
+#include "formats/snapshot_choice.h"
+#include "server/image_opts.h"
+#include "server/option_rules.h"
+#include "server/usage.h"
+
+namespace underlay {
+namespace {
+
+constexpr size_t kMaxStringBytes = 4096;  // NBD protocol, "Values": strings
+constexpr unsigned kMaxThreads = 256;
+constexpr uint64_t kMinCacheBytes = 1ull << 20;
+constexpr uint64_t kMaxCacheBytes = 1ull << 40;
+
+// A whole number as strtoull(3) reads it with base 0, which is how qemu-nbd reads numbers: 0x is
+// hexadecimal, a leading 0 octal. No sign, no spaces, no suffix.
+std::optional<uint64_t> parse_number(std::string_view text) {
+  int base = 10;
+  if (text.starts_with("0x") || text.starts_with("0X")) {
+    base = 16;
+    text.remove_prefix(2);
+  } else if (text.size() > 1 && text.starts_with('0')) {
+    base = 8;
+    text.remove_prefix(1);
+  }
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+Result<uint64_t> number_within(std::string_view option, const std::string& text, uint64_t min,
+                               uint64_t max) {
+  const auto value = parse_number(text);
+  if (!value || *value < min || *value > max) {
+    return fail(ErrorKind::kUsage, "{}: \"{}\" is no number from {} to {}", option,
+                printable(text, 80), min, max);
+  }
+  return *value;
+}
+
+// A decimal number of bytes with a suffix K, M or G (or none).
+Result<uint64_t> cache_bytes(std::string_view option, const std::string& text) {
+  std::string_view digits = text;
+  unsigned shift = 0;
+  if (digits.ends_with('K') || digits.ends_with('k')) shift = 10;
+  if (digits.ends_with('M') || digits.ends_with('m')) shift = 20;
+  if (digits.ends_with('G') || digits.ends_with('g')) shift = 30;
+  if (shift != 0) digits.remove_suffix(1);
+  const auto number = parse_number(digits);
+  const auto bytes = number ? checked_mul(*number, uint64_t{1} << shift) : std::nullopt;
+  if (!bytes || *bytes < kMinCacheBytes || *bytes > kMaxCacheBytes) {
+    return fail(ErrorKind::kUsage, "{}: \"{}\" is no size from {}M to {}G (suffixes K, M, G)",
+                option, printable(text, 80), kMinCacheBytes >> 20, kMaxCacheBytes >> 30);
+  }
+  return *bytes;
+}
+
+Result<void> check_refused(const GivenOptions& given) {
+  for (const OptionRule& rule : option_rules()) {
+    if (rule.refusal.empty() || !given.has(rule.name)) continue;
+    const std::string name = rule.letter != 0 ? fmt::format("-{}, --{}", rule.letter, rule.name)
+                                              : fmt::format("--{}", rule.name);
+    return fail(ErrorKind::kUnsupported, "{} {}", name, rule.refusal);
+  }
+  return {};
+}
+
+// Options about writing and qemu's I/O engines: checked, so that a typing error is found, and
+// without effect.
+Result<void> check_idle_options(const GivenOptions& given) {
+  const std::string discard = given.last_or("discard", "ignore");
+  const std::string detect_zeroes = given.last_or("detect-zeroes", "off");
+  TRY(check_cache_mode("--cache", given.last_or("cache", "writeback")));
+  TRY(check_aio_mode("--aio", given.last_or("aio", "threads")));
+  TRY(check_discard_mode("--discard", discard));
+  TRY(check_detect_zeroes_mode("--detect-zeroes", detect_zeroes));
+  if (detect_zeroes == "unmap" && discard != "unmap" && discard != "on") {
+    return fail(ErrorKind::kUsage, "--detect-zeroes=unmap is only allowed with --discard=unmap");
+  }
+  return {};
+}
+
+Result<void> check_string(std::string_view option, const std::string& text) {
+  if (text.size() <= kMaxStringBytes) return {};
+  return fail(ErrorKind::kUsage, "{}: {} bytes are more than the {} that NBD allows", option,
+              text.size(), kMaxStringBytes);
+}
+
+Result<void> read_tcp_address(const GivenOptions& given, Options& options) {
+  options.bind_address = given.last_or("bind", options.bind_address);
+  if (!given.has("port")) return {};
+  options.port = given.last("port");
+  // A word is the name of a service, which is looked up when the socket is opened.
+  if (options.port.find_first_not_of("0123456789") != std::string::npos) return {};
+  uint64_t number = 0;
+  const char* end = options.port.data() + options.port.size();
+  const auto parsed = std::from_chars(options.port.data(), end, number);
+  constexpr uint64_t kMaxPort = std::numeric_limits<uint16_t>::max();
+  if (parsed.ec != std::errc() || number < 1 || number > kMaxPort) {
+    return fail(ErrorKind::kUsage, "-p: \"{}\" is no port from 1 to {}",
+                printable(options.port, 80), kMaxPort);
+  }
+  return {};
+}
+
+// As in qemu-nbd, -k wins when there are -b or -p as well.
+Result<void> read_address(const GivenOptions& given, Options& options) {
+  TRY(read_tcp_address(given, options));
+  options.address_given = given.has("socket") || given.has("bind") || given.has("port");
+  if (!given.has("socket")) return {};
+  options.socket_path = given.last("socket");
+  if (options.socket_path.starts_with('/')) return {};
+  return fail(ErrorKind::kUsage, "-k: socket path \"{}\" must be absolute",
+              printable(options.socket_path, 200));
+}
+
+// What -f, -l and --image-opts make of one IMAGE argument.
+Result<ExportOption> make_export(const GivenOptions& given, const std::string& name,
+                                 const std::string& image) {
+  ExportOption made;
+  made.name = name;
+  if (given.flag("image-opts")) {
+    ImageOpts opts = TRY(parse_image_opts(image));
+    made.path = std::move(opts.path);
+    made.open = std::move(opts.open);
+  } else {
+    made.path = TRY(plain_file_name(image));
+    made.open.format = given.last_or("format", "");
+  }
+  if (given.has("load-snapshot")) made.open.image.snapshot = given.last("load-snapshot");
+  return made;
+}
+
+Result<void> add_export(const GivenOptions& given, const std::string& name,
+                        const std::string& image, Options& options) {
+  for (const ExportOption& other : options.exports) {
+    if (other.name == name) {
+      return fail(ErrorKind::kUsage,
+                  "two exports have the name \"{}\": every --export needs its own",
+                  printable(name, 200));
+    }
+  }
+  options.exports.push_back(TRY(make_export(given, name, image)));
+  return {};
+}
+
+Result<void> read_named_exports(const GivenOptions& given, Options& options) {
+  for (const std::string& word : given.each("export")) {
+    const size_t equals = word.find('=');
+    if (equals == std::string::npos || equals + 1 == word.size()) {
+      return fail(ErrorKind::kUsage, "--export: \"{}\" is not NAME=IMAGE", printable(word, 200));
+    }
+    const std::string name = word.substr(0, equals);
+    TRY(check_string("--export", name));
+    TRY(add_export(given, name, word.substr(equals + 1), options));
+  }
+  return {};
+}
+
+Result<void> read_exports(const GivenOptions& given, Options& options) {
+  const bool others = given.has("export") || given.has("directory");
+  if (given.files().size() > 1 || (given.files().empty() && !others)) {
+    return fail(ErrorKind::kUsage,
+                "Invalid number of arguments: {} image files, and one is needed (or --export, "
+                "--directory)",
+                given.files().size());
+  }
+  for (const char* name : {"format", "load-snapshot", "image-opts"}) {
+    if (!given.files().empty() || given.has("export") || !given.has(name)) continue;
+    return fail(ErrorKind::kUsage, "--{} is about FILE and --export, and there is none", name);
+  }
+  if (given.files().empty() && given.has("export-name")) {
+    return fail(ErrorKind::kUsage, "-x names the export of FILE, and there is no FILE");
+  }
+  if (given.flag("image-opts") && given.has("format")) {
+    return fail(ErrorKind::kUsage, "--image-opts and -f are mutually exclusive: say driver=FORMAT");
+  }
+  if (given.has("load-snapshot")) TRY(parse_snapshot_choice(given.last("load-snapshot")));
+  const std::string name = given.last_or("export-name", "");
+  TRY(check_string("-x", name));
+  if (!given.files().empty()) TRY(add_export(given, name, given.files().front(), options));
+  TRY(read_named_exports(given, options));
+
+  options.directory = given.last_or("directory", "");
+  if (given.has("directory") && options.directory.empty()) {
+    return fail(ErrorKind::kUsage, "--directory: the folder's name is empty");
+  }
+  options.allow_paths = given.each("allow-path");
+  options.description = given.last_or("description", "");
+  TRY(check_string("-D", options.description));
+  // Offsets in files are signed.
+  constexpr uint64_t kMaxOffset = std::numeric_limits<int64_t>::max();
+  options.offset = TRY(number_within("-o", given.last_or("offset", "0"), 0, kMaxOffset));
+  options.allocation_depth = given.flag("allocation-depth");
+  return {};
+}
+
+Result<void> read_service(const GivenOptions& given, Options& options) {
+  constexpr uint64_t kMaxClients = std::numeric_limits<int>::max();
+  options.max_clients =
+      static_cast<unsigned>(TRY(number_within("-e", given.last_or("shared", "1"), 0, kMaxClients)));
+  options.persistent = given.flag("persistent");
+  options.fork = given.flag("fork");
+  options.pid_file = given.last_or("pid-file", "");
+  if (given.has("pid-file") && options.pid_file.empty()) {
+    return fail(ErrorKind::kUsage, "--pid-file: the file's name is empty");
+  }
+  if (given.has("cluster-cache")) {
+    options.caches.clusters = TRY(cache_bytes("--cluster-cache", given.last("cluster-cache")));
+  }
+  if (given.has("table-cache")) {
+    options.caches.tables = TRY(cache_bytes("--table-cache", given.last("table-cache")));
+  }
+  options.threads = static_cast<unsigned>(
+      TRY(number_within("--threads", given.last_or("threads", "0"), 0, kMaxThreads)));
+  return {};
+}
+
+// -L describes somebody else's exports, so nothing that makes an export goes with it. As in
+// qemu-nbd, options that only say how to serve are ignored.
+Result<void> check_list_mode(const GivenOptions& given) {
+  if (!given.files().empty()) {
+    return fail(ErrorKind::kUsage, "List mode (-L) is incompatible with a file name");
+  }
+  if (given.flag("fork")) return fail(ErrorKind::kUsage, "List mode (-L) does not --fork");
+  for (const char* name :
+       {"export-name", "description", "offset", "allocation-depth", "format", "load-snapshot",
+        "cache", "aio", "discard", "detect-zeroes", "export", "directory"}) {
+    if (!given.has(name)) continue;
+    return fail(ErrorKind::kUsage, "List mode (-L) is incompatible with per-device settings (--{})",
+                name);
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<CommandLine> parse_command_line(const std::vector<std::string>& arguments) {
+  const GivenOptions given = TRY(GivenOptions::read(arguments));
+  CommandLine line;
+  if (given.has("help") || given.has("version")) {
+    line.action = CommandLine::Action::kPrintAndExit;
+    line.text = given.has("help") ? usage_text() : version_text();
+    return line;
+  }
+  TRY(check_refused(given));
+  TRY(read_address(given, line.options));
+  line.options.verbose = given.flag("verbose");
+  if (given.flag("list")) {
+    TRY(check_list_mode(given));
+    line.action = CommandLine::Action::kListExports;
+    return line;
+  }
+  TRY(check_idle_options(given));
+  TRY(read_exports(given, line.options));
+  TRY(read_service(given, line.options));
+  return line;
+}
+
+}  // namespace underlay

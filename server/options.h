@@ -1,0 +1,60 @@
+// The command line of underlay-nbd: qemu-nbd's options with qemu-nbd's meaning, and a few of its
+// own.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "formats/open_chain.h"
+#include "io/error.h"
+
+namespace underlay {
+
+// One image that the command line names.
+struct ExportOption {
+  std::string name;  // "" is the default export
+  std::string path;  // the image
+  OpenOptions open;  // -f, -l, --image-opts
+};
+
+struct Options {
+  // What is served.
+  std::vector<ExportOption> exports;     // FILE (under -x), then each --export
+  std::string directory;                 // --directory, "" = none
+  std::vector<std::string> allow_paths;  // --allow-path
+  std::string description;               // -D, of all exports
+  uint64_t offset = 0;                   // -o, bytes, of all exports; fits in an off_t
+  bool allocation_depth = false;         // -A
+
+  // Where. A socket path, or address and port; neither when systemd handed sockets over.
+  std::string socket_path;               // -k
+  std::string bind_address = "0.0.0.0";  // -b
+  std::string port = "10809";            // -p: 1 to 65535, or the name of a service
+  bool address_given = false;            // any of -k, -b, -p stood on the command line
+
+  // How.
+  unsigned max_clients = 1;  // -e; 0 = as many as the server's own limit allows
+  bool persistent = false;   // -t
+  bool fork = false;         // --fork
+  std::string pid_file;      // --pid-file, "" = none
+  bool verbose = false;      // -v
+  Caches::Budget caches;     // --cluster-cache, --table-cache
+  unsigned threads = 0;      // --threads: rings; 0 = one for each processor
+};
+
+// What the command line asks for.
+struct CommandLine {
+  enum class Action { kServe, kListExports, kPrintAndExit };
+  Action action = Action::kServe;
+  Options options;   // kServe, kListExports
+  std::string text;  // kPrintAndExit (-h, -V): what to print
+};
+
+// Parses `arguments` (without the program's name). Options that qemu-nbd has and this program does
+// not serve (-s, -c, -d, -B, TLS, ...) fail with a line that says so: kUnsupported. Everything
+// that is no valid use fails with kUsage. Reads the file that --config names; options on the
+// command line win over it, those that may be repeated add up.
+Result<CommandLine> parse_command_line(const std::vector<std::string>& arguments);
+
+}  // namespace underlay

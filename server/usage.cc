@@ -1,0 +1,67 @@
+#include "server/usage.h"
+
+#include <fmt/format.h>
+
+namespace underlay {
+namespace {
+
+constexpr const char* kUsage = R"(Usage: underlay-nbd [OPTIONS] FILE
+  or:  underlay-nbd [OPTIONS] --export NAME=IMAGE ... | --directory DIR
+  or:  underlay-nbd -L [OPTIONS]
+Serves disk images read-only to NBD clients; takes the options of qemu-nbd -r.
+
+  -h, --help                display this help and exit
+  -V, --version             output version information and exit
+
+Connection properties:
+  -p, --port=PORT           port to listen on (default '10809')
+  -b, --bind=IFACE          address to bind to (default '0.0.0.0'; '' binds every IPv4 and IPv6 one)
+  -k, --socket=PATH         absolute path of the unix socket to listen on instead
+  -e, --shared=NUM          serve at most NUM clients at a time (default '1', '0' is no limit)
+  -t, --persistent          don't exit on the last connection
+  -v, --verbose             display extra debugging information
+  -x, --export-name=NAME    name of FILE's export (default is the empty string)
+  -D, --description=TEXT    human-readable description of the exports
+
+Exposing part of the image:
+  -o, --offset=OFFSET       offset into the image, in bytes
+  -A, --allocation-depth    expose the allocation depth (qemu:allocation-depth)
+
+More than one export at once:
+      --export NAME=IMAGE   also export IMAGE (as FILE, with the same -f, -l, --image-opts) as NAME
+      --directory DIR       export each image in the folder DIR under its file name
+
+General purpose options:
+  -L, --list                list exports available from another NBD server
+      --fork                fork off the server process and exit the parent once the server is
+                            running
+      --pid-file=PATH       store the server's process ID in the given file
+      --config FILE         read further options from FILE, as lines OPTION = VALUE with long names
+      --allow-path DIR      images may name files (backing files, extents) in DIR, too; repeatable
+      --cluster-cache SIZE  memory for unpacked clusters (default '64M', suffixes K, M, G)
+      --table-cache SIZE    memory for tables of images (default '32M', suffixes K, M, G)
+      --threads NUM         threads that serve clients (default '0', one for each processor)
+
+Block device options:
+  -f, --format=FORMAT       set image format (raw, qcow2, ...)
+  -r, --read-only           export read-only (always on)
+  -l, --load-snapshot=SNAPSHOT_PARAM
+                            export an internal snapshot of FILE; SNAPSHOT_PARAM is
+                            'snapshot.id=[ID],snapshot.name=[NAME]', or '[ID_OR_NAME]'
+      --image-opts          treat FILE as image options: driver=FORMAT,file.filename=FILE
+
+Checked, but without effect on a server that only reads:
+  -n, --nocache             the same as --cache=none
+      --cache=MODE          'none', 'writeback' (default), 'writethrough', 'directsync', 'unsafe'
+      --aio=MODE            'threads' (default), 'native', 'io_uring'
+      --discard=MODE        'ignore' (default), 'unmap'
+      --detect-zeroes=MODE  'off' (default), 'on', 'unmap' (with --discard=unmap)
+)";
+
+}  // namespace
+
+std::string usage_text() { return kUsage; }
+
+std::string version_text() { return fmt::format("underlay-nbd {}\n", UNDERLAY_VERSION); }
+
+}  // namespace underlay
