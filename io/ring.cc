@@ -2,6 +2,8 @@
 
 #include <liburing.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <array>
 #include <cerrno>
@@ -59,8 +61,10 @@ Result<std::unique_ptr<Ring>> Ring::create() {
 
 Result<void> Ring::run() {
   if (enabled_late_) {
-    const int status = io_uring_enable_rings(ring_.get());
-    if (status < 0) return fail_errno(-status, "cannot enable the io_uring");
+    // liburing 2.3 declares io_uring_enable_rings() but does not export it.
+    const long status = ::syscall(SYS_io_uring_register, ring_->ring_fd,
+                                  IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
+    if (status < 0) return fail_errno(errno, "cannot enable the io_uring");
   }
   watch_wakeups();
   while (!stopping_) {

@@ -1,0 +1,88 @@
+// Exports: disks with names.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "formats/open_chain.h"
+#include "io/confined_open.h"
+#include "io/log.h"
+#include "server/handshake.h"
+
+namespace underlay {
+
+// A disk, or the part of it from an offset on, as clients see it. Thread-safe.
+class Export {
+ public:
+  // REQUIRES: start <= disk->size().
+  Export(std::string name, std::string description, std::shared_ptr<const Disk> disk,
+         uint64_t start);
+
+  ExportDescription describe() const {
+    return {.name = name_, .description = description_, .size = size()};
+  }
+  const std::string& name() const { return name_; }
+  uint64_t size() const { return disk_->size() - start_; }
+  // Offsets of requests count from `start()` on the disk.
+  const Disk& disk() const { return *disk_; }
+  uint64_t start() const { return start_; }
+
+  // True once a file of the image was found changed: reads then fail, since old and new content
+  // must not be mixed.
+  bool changed() const { return changed_.load(std::memory_order_relaxed); }
+  // Looks, and logs what it finds, once. May block.
+  void check_unchanged(Log& log);
+
+ private:
+  const std::string name_;
+  const std::string description_;
+  const std::shared_ptr<const Disk> disk_;
+  const uint64_t start_;
+  std::atomic<bool> changed_ = false;
+};
+
+// All exports of a server: some fixed ones, and every image of a folder, opened when a client asks.
+// Thread-safe; open() and list() may block.
+class ExportCatalog {
+ public:
+  struct Folder {
+    std::string path;         // "" = none
+    std::string description;  // of each export
+    uint64_t start = 0;       // bytes
+  };
+  // `files`, `caches` and `log` outlive the catalog and all exports.
+  ExportCatalog(Folder folder, const NamedFiles& files, Caches& caches, Log& log);
+
+  // REQUIRES: no export of that name yet; before any client is served.
+  void add(std::shared_ptr<Export> fixed);
+
+  // kNotFound when there is no such export, another error when it cannot be served (it has been
+  // logged then). Clients of one export share it while one of them lives.
+  Result<std::shared_ptr<Export>> open(const std::string& name);
+  // In order of their names; at most limits::kListedExports.
+  std::vector<ExportDescription> list() const;
+  // Of every export in use.
+  void check_unchanged();
+
+ private:
+  struct FromFolder {
+    std::weak_ptr<Export> opened;
+    FileIdentity identity;
+  };
+  Result<std::shared_ptr<Export>> open_from_folder(const std::string& name);
+  std::vector<std::shared_ptr<Export>> in_use();
+
+  const Folder folder_;
+  const NamedFiles& files_;
+  Caches& caches_;
+  Log& log_;
+  std::map<std::string, std::shared_ptr<Export>> fixed_;
+  std::mutex mutex_;
+  std::map<std::string, FromFolder> from_folder_;  // under mutex_
+};
+
+}  // namespace underlay

@@ -1,0 +1,116 @@
+// The handshake of one client: fixed newstyle negotiation, server side (doc/proto.md, "Newstyle
+// negotiation", "Option haggling"). Pure: bytes in, bytes and needs out. No socket, no clock, no
+// disk, so that tests and fuzzers drive it directly.
+//
+//   greet() -> [feed() -> need()]* -> kDone or kClose
+//                 ^          |
+//                 |          +-- kExport: look it up, then export_found() / export_missing()
+//                 +-- kInput +-- kExportList: then exports_listed()
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "io/error.h"
+#include "server/nbd_protocol.h"
+#include "server/wire_buffer.h"
+
+namespace underlay {
+
+// What the handshake tells of an export.
+struct ExportDescription {
+  std::string name;
+  std::string description;
+  uint64_t size = 0;  // bytes; only used where an export is opened
+};
+
+// Which replies and contexts a client has negotiated.
+struct Negotiated {
+  std::string export_name;
+  bool structured = false;        // also true when `extended`
+  bool extended = false;          // 32-byte requests, 64-bit lengths
+  bool allocation = false;        // context base:allocation, id kAllocationId
+  bool allocation_depth = false;  // context qemu:allocation-depth, id kAllocationDepthId
+
+  static constexpr uint32_t kAllocationId = 1;
+  static constexpr uint32_t kAllocationDepthId = 2;
+};
+
+class Handshake {
+ public:
+  enum class Need : uint8_t {
+    kInput,       // more bytes from the client
+    kExport,      // the export wanted_export()
+    kExportList,  // the names of all exports
+    kDone,        // nothing: transmission begins, as negotiated() says
+    kClose,       // nothing: send what was written, then close
+  };
+
+  // `offer_depth`: qemu:allocation-depth may be selected (-A).
+  explicit Handshake(bool offer_depth) : offer_depth_(offer_depth) {}
+
+  // The server's first words.
+  void greet(WireBuffer& out);
+
+  // Consumes bytes from the front of `in` until something is needed, and writes replies to `out`.
+  // Returns the number of bytes consumed: all of them unless need() is not kInput. After kDone, the
+  // rest is the client's first requests. REQUIRES: need() == kInput.
+  size_t feed(ByteSpan in, WireBuffer& out);
+
+  Need need() const { return need_; }
+  const std::string& wanted_export() const { return wanted_; }
+  const Negotiated& negotiated() const { return negotiated_; }
+
+  // Answers kExport. After it, need() is what comes next.
+  void export_found(const ExportDescription& found, WireBuffer& out);
+  // `unknown`: there is no such export; otherwise it exists but cannot be served.
+  void export_missing(bool unknown, WireBuffer& out);
+  // Answers kExportList.
+  void exports_listed(const std::vector<ExportDescription>& exports, WireBuffer& out);
+
+ private:
+  enum class State : uint8_t { kClientFlags, kOptionHeader, kOptionData, kDropData };
+
+  void take_client_flags(ByteSpan header);
+  void take_option_header(ByteSpan header, WireBuffer& out);
+  void take_option(WireBuffer& out);
+  void take_list(WireBuffer& out);
+  void take_info_or_go(WireBuffer& out);
+  void take_structured_reply(WireBuffer& out);
+  void take_extended_headers(WireBuffer& out);
+  void take_meta_context(WireBuffer& out);
+  void want_export(std::string_view name);
+  void finish_export_name(const ExportDescription& found, WireBuffer& out);
+  void finish_info_or_go(const ExportDescription& found, WireBuffer& out);
+  void finish_meta_context(const ExportDescription& found, WireBuffer& out);
+  void begin_transmission(const ExportDescription& found);
+  uint16_t transmission_flags() const;
+
+  void reply(nbd::OptionReply type, ByteSpan payload, WireBuffer& out);
+  void refuse(nbd::OptionReply type, std::string_view message, WireBuffer& out);
+
+  const bool offer_depth_;
+  State state_ = State::kClientFlags;
+  Need need_ = Need::kInput;
+  bool fixed_newstyle_ = false;
+  bool no_zeroes_ = false;
+  unsigned options_ = 0;
+
+  nbd::Option option_{};         // the option at hand
+  uint32_t length_ = 0;          // its data, as stated
+  uint32_t dropped_ = 0;         // of data too long to store
+  std::vector<std::byte> data_;  // header or data received so far
+
+  std::string wanted_;
+  std::vector<std::string> queries_;  // of the option at hand
+  bool want_name_ = false;            // information that INFO or GO asked for
+  bool want_description_ = false;
+  bool want_block_size_ = false;
+
+  Negotiated negotiated_;
+  std::string contexts_export_;  // the export that the selected contexts belong to
+};
+
+}  // namespace underlay

@@ -1,0 +1,55 @@
+// What clients may ask for. Each number is a budget with its reason.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+namespace underlay::limits {
+
+// Handshake. qemu-nbd's time limit (CVE-2024-7409: clients that never finish hold everything up).
+inline constexpr std::chrono::milliseconds kHandshakeTime{10'000};
+inline constexpr unsigned kHandshakeOptions =
+    4096;  // asking for each of many exports is legitimate
+// Longer option data is read and dropped, and answered with ERR_TOO_BIG...
+inline constexpr size_t kStoredOption = 64 << 10;
+// ...and above this the client is not worth listening to.
+inline constexpr uint32_t kOptionLength = 32 << 20;
+inline constexpr size_t kListedExports = 10'000;
+
+// Connections, whatever -e allows.
+inline constexpr unsigned kConnections = 4096;
+
+// One connection.
+inline constexpr size_t kReceiveBuffer = 16 << 10;  // some 500 requests
+inline constexpr unsigned kOperations = 256;        // that wait for a disk or a worker
+inline constexpr uint64_t kOperationBytes = 32ull
+                                            << 20;  // their buffers; one request always passes
+inline constexpr size_t kUnsentBytes = 1 << 20;     // replies that wait for the client
+inline constexpr size_t kBatchBuffer = 256 << 10;   // replies that share a buffer
+inline constexpr size_t kSendThreshold = 64 << 10;  // send as soon as this much is ready
+inline constexpr size_t kSendBytes = 1 << 20;       // in one send, so that progress shows
+inline constexpr size_t kInlineRead = 64 << 10;     // longer reads get a buffer of their own
+inline constexpr size_t kInlineCopy = 1 << 20;      // longer ones are copied by a worker
+
+// All connections together: memory for replies.
+inline constexpr uint64_t kReplyMemory = 256ull << 20;
+// When that memory is used up: how soon to ask again, and how long a client may leave its replies
+// unread before it is dropped for the others' sake.
+inline constexpr std::chrono::milliseconds kMemoryRetry{10};
+inline constexpr std::chrono::seconds kUnreadTime{10};
+
+// Prefetch: what one request may bring into memory; the rest of a longer one is left alone.
+inline constexpr uint64_t kPrefetchBytes = 32ull << 20;
+
+// Block status.
+inline constexpr size_t kStatusExtents = 8 << 10;   // in one reply; the client asks again for more
+inline constexpr unsigned kStatusSteps = 64 << 10;  // map() calls for one reply
+
+// After SIGTERM: for replies that are under way.
+inline constexpr std::chrono::milliseconds kShutdownTime{5'000};
+
+// How often files are looked at for changes.
+inline constexpr std::chrono::milliseconds kChangeCheck{1'000};
+
+}  // namespace underlay::limits

@@ -1,0 +1,121 @@
+// underlay-nbd: serves disk images over NBD, read-only.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <optional>
+#include <thread>
+
+#include "io/confined_open.h"
+#include "io/log.h"
+#include "server/daemon.h"
+#include "server/export.h"
+#include "server/list_exports.h"
+#include "server/listen_sockets.h"
+#include "server/options.h"
+#include "server/server.h"
+#include "server/usage.h"
+
+namespace underlay {
+namespace {
+
+constexpr const char* kProgram = "underlay-nbd";
+constexpr int kFailed = 1;
+constexpr int kUsageError = 2;
+
+// Opens the images that the command line names; --directory only has to exist.
+Result<void> open_exports(const Options& options, const NamedFiles& files, Caches& caches, Log& log,
+                          ExportCatalog& catalog) {
+  for (const ExportOption& wanted : options.exports) {
+    OpenedDisk opened = TRY(open_disk(wanted.path, wanted.open, files, caches));
+    for (const std::string& warning : opened.warnings) log.warn(warning);
+    if (options.offset > opened.disk->size()) {
+      return in_file(fail(ErrorKind::kUsage, "offset {} (-o) lies beyond its size, {} bytes",
+                          options.offset, opened.disk->size()),
+                     wanted.path);
+    }
+    catalog.add(std::make_shared<Export>(wanted.name, options.description, std::move(opened.disk),
+                                         options.offset));
+  }
+  std::error_code error;
+  if (!options.directory.empty() && !std::filesystem::is_directory(options.directory, error)) {
+    return in_file(fail(ErrorKind::kUsage, "--directory must name a folder"), options.directory);
+  }
+  return {};
+}
+
+unsigned thread_count(const Options& options) {
+  const unsigned cores = std::max(1u, std::thread::hardware_concurrency());
+  const unsigned wanted = options.threads != 0 ? options.threads : cores;
+  // A connection lives on one thread: more threads than clients would only cost memory.
+  return options.max_clients == 0 ? wanted : std::min(wanted, options.max_clients);
+}
+
+Result<void> serve(const Options& options, std::optional<Daemon>& daemon) {
+  Log log(kProgram, options.verbose);
+  const Confinement files = TRY(Confinement::create(options.allow_paths));
+  Caches caches(options.caches);
+  ExportCatalog catalog(
+      {.path = options.directory, .description = options.description, .start = options.offset},
+      files, caches, log);
+  TRY(open_exports(options, files, caches, log, catalog));
+
+  std::vector<ListenSocket> sockets = TRY(inherited_sockets(options.address_given));
+  if (sockets.empty()) sockets = TRY(open_listen_sockets(options));
+  for (const ListenSocket& socket : sockets) {
+    log.detail(fmt::format("listening on {}", socket.address));
+  }
+  const ServerConfig config{.threads = thread_count(options),
+                            .max_clients = options.max_clients,
+                            .persistent = options.persistent,
+                            .allocation_depth = options.allocation_depth};
+  const auto server = TRY(Server::create(config, catalog, std::move(sockets), log));
+  std::optional<PidFile> pid_file;
+  if (!options.pid_file.empty()) pid_file.emplace(TRY(PidFile::create(options.pid_file)));
+  if (daemon) daemon->ready(options.verbose);
+  return server->run();
+}
+
+int report(const Error& error) {
+  fmt::print(stderr, "{}: {}\n", kProgram, error.to_string());
+  if (error.kind != ErrorKind::kUsage) return kFailed;
+  fmt::print(stderr, "Try '{} --help' for more information.\n", kProgram);
+  return kUsageError;
+}
+
+int run(const std::vector<std::string>& arguments) {
+  const auto command_line = parse_command_line(arguments);
+  if (!command_line) return report(command_line.error());
+  const Options& options = command_line->options;
+  Result<void> result;
+  switch (command_line->action) {
+    case CommandLine::Action::kPrintAndExit:
+      std::cout << command_line->text;
+      return std::cout.flush() ? 0 : kFailed;
+    case CommandLine::Action::kListExports:
+      result = list_exports(options, std::cout);
+      break;
+    case CommandLine::Action::kServe: {
+      std::optional<Daemon> daemon;
+      if (options.fork) {
+        auto forked = Daemon::fork_into_background();
+        if (!forked) return report(forked.error());
+        daemon.emplace(*std::move(forked));
+      }
+      result = serve(options, daemon);
+      break;
+    }
+  }
+  return result ? 0 : report(result.error());
+}
+
+}  // namespace
+}  // namespace underlay
+
+int main(int argc, char** argv) {
+  std::signal(SIGPIPE, SIG_IGN);
+  return underlay::run(std::vector<std::string>(argv + 1, argv + argc));
+}

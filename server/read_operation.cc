@@ -1,0 +1,113 @@
+#include "server/read_operation.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "server/limits.h"
+
+namespace underlay {
+
+ReadOperation::ReadOperation(Ring& ring, WorkerPool& workers, ReadOwner& owner)
+    : ring_(ring), workers_(workers), owner_(owner) {
+  for (Piece& piece : pieces_) piece.operation = this;
+}
+
+void ReadOperation::start(const Export& target, const Request& request, Buffer buffer, bool holes) {
+  export_ = &target;
+  request_ = request;
+  buffer_ = std::move(buffer);
+  out_ = MutableByteSpan(buffer_.data(), static_cast<size_t>(request.length));
+  holes_ = holes;
+  retry_ = false;
+  result_ = {};
+  zeros_.clear();
+  worker_zeros_.clear();
+  worker_start_ = out_.size();
+  pieces_used_ = 0;
+
+  pending_ = 1;  // this function itself: nothing is done before all parts have been started
+  const uint64_t filled = fill_from_memory();
+  if (filled < out_.size()) start_worker(filled);
+  part_done();
+}
+
+// Returns where it had to stop: the rest is for a worker. A failure is such a stop too, so that it
+// is told only after a second try.
+uint64_t ReadOperation::fill_from_memory() {
+  uint64_t at = 0;
+  while (at < out_.size() && at < limits::kInlineCopy) {
+    const auto extent = export_->disk().map(export_->start() + request_.offset + at,
+                                            out_.size() - at, MapFor::kReadNow);
+    if (!extent || !take(*extent, at)) return at;
+    at += extent->length;
+  }
+  return at;
+}
+
+bool ReadOperation::take(const Extent& extent, uint64_t at) {
+  const MutableByteSpan part = out_.subspan(at, static_cast<size_t>(extent.length));
+  switch (extent.kind) {
+    case Extent::Kind::kZero:
+      if (!holes_ || !zeros_.add(at, part.size())) std::memset(part.data(), 0, part.size());
+      return true;
+    case Extent::Kind::kData: {
+      if (part.size() > limits::kInlineCopy) return false;
+      const size_t got = extent.source->read_cached(extent.source_offset, part);
+      return got == part.size() || start_piece(extent, at, got);
+    }
+    case Extent::Kind::kCompressed:
+      return export_->disk().read_unpacked(extent, export_->start() + request_.offset + at, part);
+    case Extent::Kind::kParent:
+      return false;
+  }
+  return false;
+}
+
+bool ReadOperation::start_piece(const Extent& extent, uint64_t at, size_t in_memory) {
+  const auto fd = extent.source->fd();
+  if (!fd || pieces_used_ == kPieces) return false;
+  Piece& piece = pieces_[pieces_used_++];
+  piece.source = extent.source;
+  piece.offset = extent.source_offset + in_memory;
+  piece.out = out_.subspan(at + in_memory, static_cast<size_t>(extent.length) - in_memory);
+  ++pending_;
+  ring_.read(*fd, piece.offset, piece.out, piece);
+  return true;
+}
+
+void ReadOperation::piece_done(Piece& piece, int result) {
+  if (result > 0 && static_cast<size_t>(result) < piece.out.size()) {
+    piece.offset += static_cast<uint64_t>(result);
+    piece.out = piece.out.subspan(static_cast<size_t>(result));
+    ring_.read(*piece.source->fd(), piece.offset, piece.out, piece);
+    return;
+  }
+  if (result <= 0) retry_ = true;
+  part_done();
+}
+
+void ReadOperation::start_worker(uint64_t from) {
+  worker_start_ = from;
+  ++pending_;
+  workers_.submit(worker_task_);
+}
+
+void ReadOperation::read_on_worker() {
+  result_ = export_->disk().read(export_->start() + request_.offset + worker_start_,
+                                 out_.subspan(worker_start_), holes_ ? &worker_zeros_ : nullptr);
+  ring_.post(worker_done_);
+}
+
+void ReadOperation::part_done() {
+  if (--pending_ > 0) return;
+  if (retry_ && result_) {
+    retry_ = false;
+    zeros_.clear();
+    worker_zeros_.clear();
+    start_worker(0);
+    return;
+  }
+  owner_.read_done(*this);
+}
+
+}  // namespace underlay

@@ -1,0 +1,67 @@
+#include "server/request.h"
+
+#include <cassert>
+
+namespace underlay {
+
+using nbd::Command;
+using nbd::WireError;
+
+std::optional<Request> parse_request(ByteSpan header, const Negotiated& negotiated) {
+  assert(header.size() == request_bytes(negotiated));
+  ByteReader reader(header);
+  const auto magic = reader.be<uint32_t>();
+  if (magic != (negotiated.extended ? nbd::kExtendedRequestMagic : nbd::kRequestMagic)) {
+    return std::nullopt;
+  }
+  Request request;
+  request.flags = reader.be<uint16_t>();
+  request.command = static_cast<Command>(reader.be<uint16_t>());
+  request.cookie = reader.be<uint64_t>();
+  request.offset = reader.be<uint64_t>();
+  request.length = negotiated.extended ? reader.be<uint64_t>() : reader.be<uint32_t>();
+  return request;
+}
+
+uint64_t payload_bytes(const Request& request, const Negotiated& negotiated) {
+  const bool stated = negotiated.extended && (request.flags & nbd::kCommandPayloadLength) != 0;
+  return request.command == Command::kWrite || stated ? request.length : 0;
+}
+
+namespace {
+
+// FUA was advertised, so it is accepted everywhere; it asks nothing of a read.
+uint16_t allowed_flags(Command command, const Negotiated& negotiated) {
+  uint16_t flags = nbd::kCommandFua;
+  if (command == Command::kRead && negotiated.structured) flags |= nbd::kCommandDf;
+  if (command == Command::kBlockStatus) flags |= nbd::kCommandReqOne;
+  return flags;
+}
+
+}  // namespace
+
+WireError validate_request(const Request& request, const Negotiated& negotiated,
+                           uint64_t export_size) {
+  const Command command = request.command;
+  if (command == Command::kWrite || command == Command::kTrim || command == Command::kWriteZeroes) {
+    return WireError::kPerm;
+  }
+  if ((request.flags & ~allowed_flags(command, negotiated)) != 0) return WireError::kInvalid;
+  const bool within = range_within(request.offset, request.length, export_size);
+  switch (command) {
+    case Command::kRead:
+      return within && request.length <= nbd::kMaxPayload ? WireError::kNone : WireError::kInvalid;
+    case Command::kCache:
+      return within ? WireError::kNone : WireError::kInvalid;
+    case Command::kFlush:
+      return WireError::kNone;
+    case Command::kBlockStatus: {
+      const bool selected = negotiated.allocation || negotiated.allocation_depth;
+      return within && selected && request.length > 0 ? WireError::kNone : WireError::kInvalid;
+    }
+    default:
+      return WireError::kInvalid;
+  }
+}
+
+}  // namespace underlay

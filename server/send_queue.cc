@@ -1,0 +1,90 @@
+#include "server/send_queue.h"
+
+#include <algorithm>
+#include <cassert>
+
+#include "server/limits.h"
+
+namespace underlay {
+namespace {
+
+// Replies without data need no large buffer.
+constexpr size_t kSmallBuffer = 4 << 10;
+
+}  // namespace
+
+MutableByteSpan SendQueue::reserve(size_t size) {
+  assert(size > 0 && size <= limits::kBatchBuffer);
+  if (room_ < size) {
+    auto buffer = pool_.allocate(size <= kSmallBuffer / 2 ? kSmallBuffer : limits::kBatchBuffer);
+    if (!buffer) return {};
+    room_ = buffer->capacity();
+    const std::byte* data = buffer->data();
+    segments_.push_back(Segment{.buffer = *std::move(buffer), .data = data, .size = 0});
+  }
+  const Segment& last = segments_.back();
+  return {last.buffer.data() + (last.buffer.capacity() - room_), size};
+}
+
+void SendQueue::commit(size_t size) {
+  assert(size <= room_);
+  segments_.back().size += size;
+  room_ -= size;
+  unsent_ += size;
+}
+
+void SendQueue::append(ByteSpan bytes) {
+  segments_.push_back(Segment{.buffer = {}, .data = bytes.data(), .size = bytes.size()});
+  room_ = 0;
+  unsent_ += bytes.size();
+}
+
+void SendQueue::append_owner(Buffer owner) {
+  const std::byte* data = owner.data();
+  segments_.push_back(Segment{.buffer = std::move(owner), .data = data, .size = 0});
+  room_ = 0;
+}
+
+void SendQueue::prepare(msghdr& message) {
+  size_t count = 0;
+  size_t left = limits::kSendBytes;
+  for (size_t i = front_; i < segments_.size() && count < kVectors && left > 0; ++i) {
+    const Segment& segment = segments_[i];
+    if (segment.size == 0) continue;
+    const size_t part = std::min(segment.size, left);
+    vectors_[count++] = iovec{const_cast<std::byte*>(segment.data), part};
+    left -= part;
+  }
+  room_ = 0;  // what is being sent does not grow
+  message = {};
+  message.msg_iov = vectors_.data();
+  message.msg_iovlen = count;
+}
+
+void SendQueue::sent(size_t count) {
+  assert(count <= unsent_);
+  unsent_ -= count;
+  while (front_ < segments_.size()) {
+    Segment& segment = segments_[front_];
+    const size_t part = std::min(count, segment.size);
+    segment.data += part;
+    segment.size -= part;
+    count -= part;
+    // The last segment may still take replies: reserve() has been called for it since.
+    if (segment.size > 0 || (room_ > 0 && front_ + 1 == segments_.size())) break;
+    drop_front();
+  }
+}
+
+void SendQueue::drop_front() {
+  segments_[front_++].buffer = Buffer();
+  if (front_ == segments_.size()) {
+    segments_.clear();
+    front_ = 0;
+  } else if (front_ >= 64 && front_ * 2 > segments_.size()) {
+    segments_.erase(segments_.begin(), segments_.begin() + static_cast<std::ptrdiff_t>(front_));
+    front_ = 0;
+  }
+}
+
+}  // namespace underlay

@@ -1,0 +1,62 @@
+// Replies on their way to one client: small ones packed into shared buffers, large payloads in
+// buffers of their own, all sent in order by one send at a time.
+#pragma once
+
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "io/buffer_pool.h"
+#include "io/bytes.h"
+
+namespace underlay {
+
+// Belongs to the ring thread of its session.
+class SendQueue {
+ public:
+  // `pool` outlives the queue.
+  explicit SendQueue(BufferPool& pool) : pool_(pool) {}
+
+  // `size` bytes to write a reply to, of which commit() then sends the first ones. Valid until the
+  // next call of any method. An empty span when the reply memory is used up.
+  // REQUIRES: 0 < size <= limits::kBatchBuffer.
+  MutableByteSpan reserve(size_t size);
+  // The first `size` bytes of what reserve() gave last are a reply, or a part of one.
+  void commit(size_t size);
+
+  // `bytes` follow. They stay where they are until a later append_owner() of the buffer that they
+  // lie in has been sent.
+  void append(ByteSpan bytes);
+  // Frees `owner` once all that was queued before has been sent.
+  void append_owner(Buffer owner);
+
+  // Bytes that have not been sent.
+  size_t unsent() const { return unsent_; }
+
+  // Fills `message` with what may go out now: it points into this queue until sent().
+  void prepare(msghdr& message);
+  // `count` bytes of what prepare() gave have been sent.
+  void sent(size_t count);
+
+ private:
+  struct Segment {
+    Buffer buffer;                    // what to free after it; may be empty
+    const std::byte* data = nullptr;  // first unsent byte
+    size_t size = 0;                  // unsent bytes
+  };
+  static constexpr size_t kVectors = 64;
+
+  void drop_front();
+
+  BufferPool& pool_;
+  std::vector<Segment> segments_;  // those from front_ on
+  size_t front_ = 0;
+  size_t room_ = 0;  // bytes left in the last segment's buffer; 0 when it takes no more
+  size_t unsent_ = 0;
+  std::array<iovec, kVectors> vectors_;
+};
+
+}  // namespace underlay

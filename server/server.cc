@@ -1,0 +1,195 @@
+#include "server/server.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+#include "server/limits.h"
+
+namespace underlay {
+namespace {
+
+// After accept() failed for want of descriptors or memory.
+constexpr std::chrono::milliseconds kAcceptPause{500};
+
+void set_tcp_options(int socket) {
+  const int on = 1;
+  // Replies are sent in batches already; waiting for more would only add latency.
+  (void)::setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+  (void)::setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+}
+
+}  // namespace
+
+Server::Server(const ServerConfig& config, ExportCatalog& catalog, Log& log,
+               std::unique_ptr<Ring> ring)
+    : config_(config),
+      catalog_(catalog),
+      log_(log),
+      reply_memory_(limits::kReplyMemory),
+      ring_(std::move(ring)),
+      workers_(std::max(2u, config.threads)) {}
+
+Server::~Server() {
+  for (const auto& acceptor : acceptors_) {
+    const std::string& path = acceptor->socket.unlink_path;
+    if (!path.empty()) (void)::unlink(path.c_str());
+  }
+}
+
+Result<std::unique_ptr<Server>> Server::create(const ServerConfig& config, ExportCatalog& catalog,
+                                               std::vector<ListenSocket> sockets, Log& log) {
+  // Before the workers start: they inherit the mask.
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
+  if (::sigprocmask(SIG_BLOCK, &signals, nullptr) != 0) {
+    return fail_errno(errno, "cannot block signals");
+  }
+  UniqueFd signal_fd(::signalfd(-1, &signals, SFD_CLOEXEC));
+  if (!signal_fd.valid()) return fail_errno(errno, "cannot create a signalfd");
+
+  auto ring = TRY(Ring::create());
+  std::unique_ptr<Server> server(new Server(config, catalog, log, std::move(ring)));
+  server->signals_ = std::move(signal_fd);
+  for (ListenSocket& socket : sockets) {
+    server->acceptors_.push_back(std::make_unique<Acceptor>(*server, std::move(socket)));
+  }
+  const ServingContext context{.workers = server->workers_,
+                               .catalog = catalog,
+                               .reply_memory = server->reply_memory_,
+                               .log = log,
+                               .offer_allocation_depth = config.allocation_depth};
+  for (unsigned i = 0; i < std::max(1u, config.threads); ++i) {
+    server->threads_.push_back(TRY(ServingThread::create(context, *server)));
+  }
+  return server;
+}
+
+Result<void> Server::run() {
+  for (const auto& thread : threads_) thread->start();
+  on_signal(0);
+  ring_->timeout(limits::kChangeCheck, tick_time_, tick_);
+  accept_more();
+  const Result<void> served = ring_->run();
+  threads_.clear();
+  if (!served) return served;
+  const std::lock_guard lock(mutex_);
+  return failure_;
+}
+
+// As qemu-nbd: while -e clients are connected, others wait in the backlog.
+void Server::accept_more() {
+  const unsigned limit = config_.max_clients == 0
+                             ? limits::kConnections
+                             : std::min(config_.max_clients, limits::kConnections);
+  if (stopping_ || accept_paused_ || clients_ >= limit) return;
+  for (const auto& acceptor : acceptors_) {
+    if (acceptor->waiting) continue;
+    acceptor->waiting = true;
+    ring_->accept(acceptor->socket.fd.get(), *acceptor);
+  }
+}
+
+void Server::on_accepted(Acceptor& acceptor, int result) {
+  acceptor.waiting = false;
+  UniqueFd socket(result >= 0 ? result : -1);
+  if (stopping_) return;
+  if (socket.valid()) {
+    if (acceptor.socket.tcp) set_tcp_options(socket.get());
+    ++clients_;
+    log_.detail(fmt::format("client {} connected to {}", clients_, acceptor.socket.address));
+    threads_[next_thread_++ % threads_.size()]->adopt(std::move(socket));
+  } else if (result == -EMFILE || result == -ENFILE || result == -ENOMEM || result == -ENOBUFS) {
+    log_.error(fmt::format("cannot accept a client: {}; trying again", strerror(-result)));
+    accept_paused_ = true;
+    ring_->timeout(kAcceptPause, pause_time_, accept_pause_);
+  }
+  accept_more();
+}
+
+void Server::on_accept_pause(int) {
+  accept_paused_ = false;
+  accept_more();
+}
+
+void Server::on_signal(int result) {
+  if (result > 0) {
+    log_.detail(
+        fmt::format("signal {}: no new clients, answering what is under way", signal_.ssi_signo));
+    stop();
+  }
+  ring_->read(signals_.get(), Ring::kNoOffset,
+              MutableByteSpan(reinterpret_cast<std::byte*>(&signal_), sizeof(signal_)), signalled_);
+}
+
+void Server::on_tick(int) {
+  ring_->timeout(limits::kChangeCheck, tick_time_, tick_);
+  if (checking_files_) return;  // a file system that hangs must not pile up work
+  checking_files_ = true;
+  workers_.submit(check_task_);
+}
+
+void Server::check_files() {
+  catalog_.check_unchanged();
+  ring_->post(checked_task_);
+}
+
+void Server::files_checked() {
+  checking_files_ = false;
+  stop_when_empty();
+}
+
+void Server::session_ended(bool was_negotiated) {
+  bool first = false;
+  {
+    const std::lock_guard lock(mutex_);
+    first = ended_++ == 0;
+    negotiated_ended_ = negotiated_ended_ || was_negotiated;
+  }
+  if (first) ring_->post(ended_task_);
+}
+
+void Server::take_ended() {
+  unsigned ended = 0;
+  bool negotiated = false;
+  {
+    const std::lock_guard lock(mutex_);
+    ended = std::exchange(ended_, 0);
+    negotiated = std::exchange(negotiated_ended_, false);
+  }
+  clients_ -= ended;
+  if (clients_ == 0 && negotiated && !config_.persistent) stop();
+  stop_when_empty();
+  accept_more();
+}
+
+void Server::thread_failed(const Error& error) {
+  {
+    const std::lock_guard lock(mutex_);
+    failure_ = Failure(error);
+  }
+  ring_->stop();
+}
+
+void Server::stop() {
+  if (stopping_) return;
+  stopping_ = true;
+  for (const auto& acceptor : acceptors_) {
+    if (acceptor->waiting) ring_->cancel(*acceptor);
+  }
+  for (const auto& thread : threads_) thread->shut_down();
+  stop_when_empty();
+}
+
+void Server::stop_when_empty() {
+  if (stopping_ && clients_ == 0 && !checking_files_) ring_->stop();
+}
+
+}  // namespace underlay

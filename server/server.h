@@ -1,0 +1,97 @@
+// The server: accepts clients, spreads them over the ring threads, and ends in good order.
+#pragma once
+
+#include <sys/signalfd.h>
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "io/log.h"
+#include "io/ring.h"
+#include "io/unique_fd.h"
+#include "io/worker_pool.h"
+#include "server/export.h"
+#include "server/listen_sockets.h"
+#include "server/serving_thread.h"
+
+namespace underlay {
+
+struct ServerConfig {
+  unsigned threads = 1;      // ring threads, and as many workers
+  unsigned max_clients = 1;  // at the same time; others wait. 0 = limits::kConnections
+  bool persistent = false;   // go on when the last client has left
+  bool allocation_depth = false;
+};
+
+class Server final : private ServingOwner {
+ public:
+  // Takes SIGTERM, SIGINT and SIGHUP for itself. `catalog` and `log` outlive the server. Call it
+  // before any other thread is started.
+  static Result<std::unique_ptr<Server>> create(const ServerConfig& config, ExportCatalog& catalog,
+                                                std::vector<ListenSocket> sockets, Log& log);
+  ~Server() override;
+
+  // Serves until a signal asks to stop, or the last client has left and the server is not
+  // persistent. Removes its socket files. Fails when the system does not let it go on.
+  Result<void> run();
+
+ private:
+  // A listening socket and the accept that waits on it.
+  struct Acceptor final : Completion {
+    Acceptor(Server& owner, ListenSocket listening)
+        : server(owner), socket(std::move(listening)) {}
+    void complete(int result) override { server.on_accepted(*this, result); }
+
+    Server& server;
+    ListenSocket socket;
+    bool waiting = false;
+  };
+
+  Server(const ServerConfig& config, ExportCatalog& catalog, Log& log, std::unique_ptr<Ring> ring);
+  void accept_more();
+  void on_accepted(Acceptor& acceptor, int result);
+  void on_accept_pause(int result);
+  void on_signal(int result);
+  void on_tick(int result);
+  void check_files();
+  void files_checked();
+  void take_ended();
+  void stop();
+  void stop_when_empty();
+
+  void session_ended(bool was_negotiated) override;
+  void thread_failed(const Error& error) override;
+
+  const ServerConfig config_;
+  ExportCatalog& catalog_;
+  Log& log_;
+  ByteBudget reply_memory_;
+  std::unique_ptr<Ring> ring_;
+  WorkerPool workers_;
+  std::vector<std::unique_ptr<ServingThread>> threads_;
+  std::vector<std::unique_ptr<Acceptor>> acceptors_;
+  size_t next_thread_ = 0;
+  unsigned clients_ = 0;
+  bool stopping_ = false;
+  bool accept_paused_ = false;
+  bool checking_files_ = false;
+
+  UniqueFd signals_;
+  signalfd_siginfo signal_{};
+  __kernel_timespec pause_time_{};
+  __kernel_timespec tick_time_{};
+  MethodCompletion<&Server::on_signal> signalled_{*this};
+  MethodCompletion<&Server::on_accept_pause> accept_pause_{*this};
+  MethodCompletion<&Server::on_tick> tick_{*this};
+  MethodTask<&Server::check_files> check_task_{*this};
+  MethodTask<&Server::files_checked> checked_task_{*this};
+  MethodTask<&Server::take_ended> ended_task_{*this};
+
+  std::mutex mutex_;
+  unsigned ended_ = 0;             // under mutex_: sessions that have ended, not yet counted
+  bool negotiated_ended_ = false;  // under mutex_: one of them had finished its handshake
+  Result<void> failure_;           // under mutex_
+};
+
+}  // namespace underlay

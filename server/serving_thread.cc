@@ -1,0 +1,89 @@
+#include "server/serving_thread.h"
+
+#include "server/limits.h"
+
+namespace underlay {
+
+Result<std::unique_ptr<ServingThread>> ServingThread::create(const ServingContext& context,
+                                                             ServingOwner& owner) {
+  auto ring = TRY(Ring::create());
+  return std::unique_ptr<ServingThread>(new ServingThread(context, owner, std::move(ring)));
+}
+
+ServingThread::ServingThread(const ServingContext& context, ServingOwner& owner,
+                             std::unique_ptr<Ring> ring)
+    : context_(context), owner_(owner), ring_(std::move(ring)), buffers_(context.reply_memory) {}
+
+ServingThread::~ServingThread() {
+  if (!thread_.joinable()) return;
+  ring_->stop();
+  thread_.join();
+}
+
+void ServingThread::start() {
+  thread_ = std::thread([this] { serve(); });
+}
+
+void ServingThread::serve() {
+  const Result<void> served = ring_->run();
+  if (!served) owner_.thread_failed(served.error());
+}
+
+void ServingThread::adopt(UniqueFd socket) {
+  {
+    const std::lock_guard lock(mutex_);
+    adopted_.push_back(std::move(socket));
+    if (adopted_.size() > 1) return;  // the task is on its way
+  }
+  ring_->post(adopt_task_);
+}
+
+void ServingThread::take_adopted() {
+  std::vector<UniqueFd> sockets;
+  {
+    const std::lock_guard lock(mutex_);
+    sockets = std::exchange(adopted_, {});
+  }
+  for (UniqueFd& socket : sockets) {
+    if (shutting_down_) {
+      socket.reset();
+      owner_.session_ended(false);
+      continue;
+    }
+    SessionHost& host = *this;
+    auto session = std::make_unique<Session>(host, std::move(socket));
+    Session* started = session.get();
+    sessions_.emplace(started, std::move(session));
+    started->start();
+  }
+}
+
+void ServingThread::session_ended(Session& session) {
+  const bool was_negotiated = session.was_negotiated();
+  sessions_.erase(&session);
+  if (shutting_down_ && sessions_.empty()) ring_->cancel(shutdown_deadline_);
+  owner_.session_ended(was_negotiated);
+}
+
+void ServingThread::shut_down() { ring_->post(shutdown_task_); }
+
+void ServingThread::begin_shutdown() {
+  shutting_down_ = true;
+  if (sessions_.empty()) return;
+  ring_->timeout(limits::kShutdownTime, shutdown_time_, shutdown_deadline_);
+  for (const auto& [key, session] : sessions_) session->shut_down();
+}
+
+void ServingThread::on_shutdown_deadline(int) {
+  for (const auto& [key, session] : sessions_) session->close();
+}
+
+void ServingThread::memory_is_short() {
+  // Many sessions may ask at the same time; one look a second is enough.
+  const auto now = std::chrono::steady_clock::now();
+  if (now - unread_checked_ < std::chrono::seconds(1)) return;
+  unread_checked_ = now;
+  for (const auto& [key, session] : sessions_) session->close_if_unread(now);
+}
+
+}  // namespace underlay

@@ -1,0 +1,163 @@
+// One client's connection, from accept to close.
+//
+//   kHandshake --(GO)--> kTransmission --(DISC, end of stream, shutdown)--> kDraining --> kClosed
+//        \____________________\________(error)_______________________________________/
+//
+// Input is parsed whenever nothing stands against it (blocked()), replies collect in the send
+// queue, and one pump() after each round of completions moves everything on. A session that is
+// blocked does not receive either, so that a client cannot make the server remember more than
+// limits.h says.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <vector>
+
+#include "io/buffer_pool.h"
+#include "io/log.h"
+#include "io/ring.h"
+#include "io/unique_fd.h"
+#include "io/worker_pool.h"
+#include "server/export.h"
+#include "server/export_lookup.h"
+#include "server/handshake.h"
+#include "server/limits.h"
+#include "server/read_operation.h"
+#include "server/reply.h"
+#include "server/request.h"
+#include "server/send_queue.h"
+#include "server/worker_operation.h"
+
+namespace underlay {
+
+class Session;
+
+// What the sessions of one ring thread share.
+class SessionHost {
+ public:
+  virtual ~SessionHost() = default;
+  virtual Ring& ring() = 0;
+  virtual WorkerPool& workers() = 0;
+  virtual BufferPool& buffers() = 0;
+  virtual ExportCatalog& catalog() = 0;
+  virtual Log& log() = 0;
+  virtual bool offers_allocation_depth() const = 0;
+  // The session is over and may be destroyed, which ends its life in this call.
+  virtual void session_ended(Session& session) = 0;
+  // Reply memory is used up: time to drop clients that do not read their replies.
+  virtual void memory_is_short() = 0;
+};
+
+// Belongs to one ring thread, which calls all methods.
+class Session final : private ReadOwner, private WorkerOperationOwner, private ExportLookupOwner {
+ public:
+  // `host` outlives the session.
+  Session(SessionHost& host, UniqueFd socket);
+  ~Session() override = default;
+
+  // Greets the client. From now on the session lives until host.session_ended().
+  void start();
+  // Orderly end: what the client has asked for is answered, then the connection is closed.
+  void shut_down();
+  // Closes the connection as soon as nothing is under way any more.
+  void close();
+  // Closes it when the client has left replies unread for limits::kUnreadTime.
+  void close_if_unread(std::chrono::steady_clock::time_point now);
+
+  // Has the client ever finished the handshake?
+  bool was_negotiated() const { return was_negotiated_; }
+
+ private:
+  enum class Phase : uint8_t { kHandshake, kTransmission, kDraining, kClosed };
+
+  void pump();
+  void schedule_pump();
+  bool blocked() const;
+  bool consume_input();
+  void receive_more();
+  void flush();
+  void end_if_idle();
+
+  // Handshake.
+  bool consume_handshake();
+  void send_handshake();
+  void meet_need();
+  void lookup_done() override;
+
+  // Transmission.
+  bool consume_transmission();
+  bool consume_payload();
+  bool handle(const Request& request);
+  bool start_read(const Request& request);
+  bool read_inline(const Request& request);
+  bool fill_inline(const Request& request, MutableByteSpan out);
+  bool reply_hole(const Request& request);
+  bool reply_success(const Request& request);
+  bool reply_error(const Request& request, nbd::WireError error, std::string_view message);
+  void reply_finished();
+  bool reply_read(ReadOperation& operation);
+  bool reply_read_data(ReadOperation& operation);
+  bool reply_operation(const WorkerOperation& operation);
+  bool reply_status(const WorkerOperation& operation);
+  void log_failure(const Request& request, const Error& error);
+  ReadOperation& take_read_operation();
+  void memory_wanted();
+
+  void read_done(ReadOperation& operation) override;
+  void operation_done(std::unique_ptr<WorkerOperation> operation) override;
+  void on_received(int result);
+  void on_sent(int result);
+  void on_deadline(int result);
+  void on_retry(int result);
+
+  ByteSpan input() const {
+    return {receive_buffer_.get() + input_begin_, input_end_ - input_begin_};
+  }
+
+  SessionHost& host_;
+  UniqueFd socket_;
+  Phase phase_ = Phase::kHandshake;
+  bool shutting_down_ = false;
+  bool was_negotiated_ = false;
+  unsigned outstanding_ = 0;  // completions and tasks that will still call this session
+
+  Handshake handshake_;
+  WireBuffer handshake_out_;
+  ExportLookup lookup_;
+  std::shared_ptr<Export> export_;
+
+  std::unique_ptr<std::byte[]> receive_buffer_;
+  size_t input_begin_ = 0;
+  size_t input_end_ = 0;
+  bool receiving_ = false;
+  bool input_ended_ = false;    // the client says no more
+  bool request_waits_ = false;  // the request at the front of the input could not be started yet
+  Request payload_request_;     // whose payload is being dropped
+  uint64_t payload_left_ = 0;
+  nbd::WireError payload_error_ = nbd::WireError::kNone;
+
+  SendQueue queue_;
+  msghdr message_{};
+  bool sending_ = false;
+  std::chrono::steady_clock::time_point last_sent_;
+
+  unsigned operations_ = 0;       // reads and worker operations that run
+  uint64_t operation_bytes_ = 0;  // buffers of the reads
+  std::vector<ReadOperation*> finished_reads_;
+  std::vector<std::unique_ptr<WorkerOperation>> finished_operations_;
+  std::vector<std::unique_ptr<ReadOperation>> reads_;  // all that were ever needed
+  std::vector<ReadOperation*> free_reads_;
+
+  bool pump_scheduled_ = false;
+  bool memory_wanted_ = false;
+  bool deadline_armed_ = false;
+  __kernel_timespec deadline_time_{};
+  __kernel_timespec retry_time_{};
+  MethodTask<&Session::pump> pump_task_{*this};
+  MethodCompletion<&Session::on_received> received_{*this};
+  MethodCompletion<&Session::on_sent> sent_{*this};
+  MethodCompletion<&Session::on_deadline> deadline_{*this};
+  MethodCompletion<&Session::on_retry> retry_{*this};
+};
+
+}  // namespace underlay

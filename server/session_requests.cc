@@ -1,0 +1,295 @@
+// The transmission phase of a session: requests in, replies out.
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+
+#include "server/session.h"
+
+namespace underlay {
+
+using nbd::Command;
+using nbd::WireError;
+
+bool Session::consume_transmission() {
+  if (payload_left_ > 0) return consume_payload();
+  const Negotiated& negotiated = handshake_.negotiated();
+  const size_t header = request_bytes(negotiated);
+  if (input().size() < header) return false;
+  const auto request = parse_request(input().first(header), negotiated);
+  if (!request) {
+    host_.log().detail("a client sent no request where one must stand: connection closed");
+    close();
+    return false;
+  }
+  request_waits_ = !handle(*request);
+  if (request_waits_) return false;
+  input_begin_ += header;
+  return true;
+}
+
+// Drops what is left of a payload, then answers the request that it belongs to.
+bool Session::consume_payload() {
+  const size_t part = std::min<uint64_t>(payload_left_, input().size());
+  if (part == 0) return false;
+  if (part == payload_left_ &&
+      !reply_error(payload_request_, payload_error_, "the export is read-only")) {
+    return false;
+  }
+  payload_left_ -= part;
+  input_begin_ += part;
+  return true;
+}
+
+// False when the request must wait for memory or for others to finish; nothing was done then.
+bool Session::handle(const Request& request) {
+  if (request.command == Command::kDisconnect) {
+    phase_ = Phase::kDraining;
+    return true;
+  }
+  const Negotiated& negotiated = handshake_.negotiated();
+  const WireError error = validate_request(request, negotiated, export_->size());
+  const uint64_t payload = payload_bytes(request, negotiated);
+  if (payload > 0) {
+    payload_left_ = payload;
+    payload_request_ = request;
+    payload_error_ = error == WireError::kNone ? WireError::kInvalid : error;
+    return true;
+  }
+  if (error == WireError::kPerm) return reply_error(request, error, "the export is read-only");
+  if (error != WireError::kNone) return reply_error(request, error, "invalid request");
+  // Validated: the request is within the export and of bounded length from here on.
+  if (request.command == Command::kFlush || request.length == 0) return reply_success(request);
+  if (export_->changed()) {
+    return reply_error(request, WireError::kIo, "the image file has changed");
+  }
+  if (request.command == Command::kRead) return start_read(request);
+  ++operations_;
+  WorkerOperation::start(host_.ring(), host_.workers(), *this, *export_, request);
+  return true;
+}
+
+bool Session::start_read(const Request& request) {
+  if (request.length <= limits::kInlineRead && read_inline(request)) return true;
+  if (memory_wanted_) return false;
+  if (operation_bytes_ > 0 && operation_bytes_ + request.length > limits::kOperationBytes) {
+    return false;  // read_done() pumps again
+  }
+  auto buffer = host_.buffers().allocate(static_cast<size_t>(request.length));
+  if (!buffer) {
+    memory_wanted();
+    return false;
+  }
+  const bool holes = handshake_.negotiated().structured && (request.flags & nbd::kCommandDf) == 0;
+  ++operations_;
+  operation_bytes_ += request.length;
+  take_read_operation().start(*export_, request, *std::move(buffer), holes);
+  return true;
+}
+
+// The fast path: everything is in memory, and goes straight behind its header. False when it is not
+// (or there is no room): nothing was queued.
+bool Session::read_inline(const Request& request) {
+  const ReplyWriter writer(handshake_.negotiated(), request);
+  const auto length = static_cast<size_t>(request.length);
+  const MutableByteSpan room = queue_.reserve(ReplyWriter::kMaxHeader + length);
+  if (room.empty()) {
+    memory_wanted();
+    return false;
+  }
+  const bool holes = writer.structured() && (request.flags & nbd::kCommandDf) == 0;
+  if (holes && reply_hole(request)) return true;
+  const size_t header = writer.put_data_header(room, request.offset, length, true);
+  if (!fill_inline(request, room.subspan(header, length))) return false;
+  queue_.commit(header + length);
+  return true;
+}
+
+bool Session::reply_hole(const Request& request) {
+  const auto extent =
+      export_->disk().map(export_->start() + request.offset, request.length, MapFor::kReadNow);
+  if (!extent || extent->kind != Extent::Kind::kZero || extent->length < request.length) {
+    return false;
+  }
+  const ReplyWriter writer(handshake_.negotiated(), request);
+  const MutableByteSpan room = queue_.reserve(ReplyWriter::kMaxHeader);
+  if (room.empty()) return false;
+  queue_.commit(writer.put_hole(room, request.offset, request.length, true));
+  return true;
+}
+
+bool Session::fill_inline(const Request& request, MutableByteSpan out) {
+  const Disk& disk = export_->disk();
+  uint64_t at = export_->start() + request.offset;
+  while (!out.empty()) {
+    const auto extent = disk.map(at, out.size(), MapFor::kReadNow);
+    if (!extent) return false;
+    const MutableByteSpan part = out.first(static_cast<size_t>(extent->length));
+    switch (extent->kind) {
+      case Extent::Kind::kZero:
+        std::memset(part.data(), 0, part.size());
+        break;
+      case Extent::Kind::kData:
+        if (extent->source->read_cached(extent->source_offset, part) < part.size()) return false;
+        break;
+      case Extent::Kind::kCompressed:
+        if (!disk.read_unpacked(*extent, at, part)) return false;
+        break;
+      case Extent::Kind::kParent:
+        return false;
+    }
+    at += part.size();
+    out = out.subspan(part.size());
+  }
+  return true;
+}
+
+ReadOperation& Session::take_read_operation() {
+  if (free_reads_.empty()) {
+    ReadOwner& owner = *this;
+    reads_.push_back(std::make_unique<ReadOperation>(host_.ring(), host_.workers(), owner));
+    return *reads_.back();
+  }
+  ReadOperation* operation = free_reads_.back();
+  free_reads_.pop_back();
+  return *operation;
+}
+
+void Session::read_done(ReadOperation& operation) {
+  --operations_;
+  operation_bytes_ -= operation.request().length;
+  finished_reads_.push_back(&operation);
+  schedule_pump();
+}
+
+void Session::operation_done(std::unique_ptr<WorkerOperation> operation) {
+  --operations_;
+  finished_operations_.push_back(std::move(operation));
+  schedule_pump();
+}
+
+// Queues the replies to what has finished, as far as memory allows.
+void Session::reply_finished() {
+  size_t replied = 0;
+  for (; replied < finished_reads_.size(); ++replied) {
+    ReadOperation& operation = *finished_reads_[replied];
+    if (!reply_read(operation)) break;
+    (void)operation.take_buffer();
+    free_reads_.push_back(&operation);
+  }
+  finished_reads_.erase(finished_reads_.begin(),
+                        finished_reads_.begin() + static_cast<std::ptrdiff_t>(replied));
+  replied = 0;
+  while (replied < finished_operations_.size() && reply_operation(*finished_operations_[replied])) {
+    ++replied;
+  }
+  finished_operations_.erase(finished_operations_.begin(),
+                             finished_operations_.begin() + static_cast<std::ptrdiff_t>(replied));
+}
+
+bool Session::reply_read(ReadOperation& operation) {
+  if (operation.result()) return reply_read_data(operation);
+  if (!reply_error(operation.request(), WireError::kIo, "cannot read the image")) return false;
+  log_failure(operation.request(), operation.result().error());
+  return true;
+}
+
+// All headers lie in one buffer and all data in the operation's, so that the reply is queued whole
+// or, when there is no memory for headers, not at all.
+bool Session::reply_read_data(ReadOperation& operation) {
+  const Request& request = operation.request();
+  const ReplyWriter writer(handshake_.negotiated(), request);
+  size_t holes = 0;
+  operation.for_each_hole([&](uint64_t, uint64_t) { ++holes; });
+  auto headers = host_.buffers().allocate((2 * holes + 1) * ReplyWriter::kMaxHeader);
+  if (!headers) {
+    memory_wanted();
+    return false;
+  }
+  Buffer data = operation.take_buffer();
+  MutableByteSpan room(headers->data(), headers->capacity());
+  const auto queue_header = [&](size_t size) {
+    queue_.append(room.first(size));
+    room = room.subspan(size);
+  };
+  const auto queue_data = [&](uint64_t from, uint64_t to) {
+    if (from == to) return;
+    queue_header(
+        writer.put_data_header(room, request.offset + from, to - from, to == request.length));
+    queue_.append(ByteSpan(data.data() + from, static_cast<size_t>(to - from)));
+  };
+  uint64_t at = 0;
+  operation.for_each_hole([&](uint64_t offset, uint64_t length) {
+    queue_data(at, offset);
+    at = offset + length;
+    queue_header(writer.put_hole(room, request.offset + offset, length, at == request.length));
+  });
+  queue_data(at, request.length);
+  queue_.append_owner(*std::move(headers));
+  queue_.append_owner(std::move(data));
+  return true;
+}
+
+bool Session::reply_operation(const WorkerOperation& operation) {
+  const Request& request = operation.request();
+  if (operation.result()) {
+    return request.command == Command::kCache ? reply_success(request) : reply_status(operation);
+  }
+  if (!reply_error(request, WireError::kIo, "cannot read the image")) return false;
+  log_failure(request, operation.result().error());
+  return true;
+}
+
+bool Session::reply_status(const WorkerOperation& operation) {
+  const Negotiated& negotiated = handshake_.negotiated();
+  const ReplyWriter writer(negotiated, operation.request());
+  const BlockStatus& status = operation.status();
+  const size_t extents = status.allocation.size() + status.depth.size();
+  // One buffer for both chunks: the reply is queued whole or not at all.
+  auto buffer = host_.buffers().allocate(2 * ReplyWriter::kMaxHeader +
+                                         extents * writer.status_extent_bytes());
+  if (!buffer) {
+    memory_wanted();
+    return false;
+  }
+  const MutableByteSpan room(buffer->data(), buffer->capacity());
+  size_t size = 0;
+  if (negotiated.allocation) {
+    size += writer.put_status(room, Negotiated::kAllocationId, status.allocation,
+                              !negotiated.allocation_depth);
+  }
+  if (negotiated.allocation_depth) {
+    size +=
+        writer.put_status(room.subspan(size), Negotiated::kAllocationDepthId, status.depth, true);
+  }
+  queue_.append(room.first(size));
+  queue_.append_owner(*std::move(buffer));
+  return true;
+}
+
+bool Session::reply_success(const Request& request) {
+  const MutableByteSpan room = queue_.reserve(ReplyWriter::kMaxHeader);
+  if (room.empty()) {
+    memory_wanted();
+    return false;
+  }
+  queue_.commit(ReplyWriter(handshake_.negotiated(), request).put_success(room));
+  return true;
+}
+
+bool Session::reply_error(const Request& request, WireError error, std::string_view message) {
+  const MutableByteSpan room = queue_.reserve(ReplyWriter::kMaxError);
+  if (room.empty()) {
+    memory_wanted();
+    return false;
+  }
+  queue_.commit(ReplyWriter(handshake_.negotiated(), request).put_error(room, error, message));
+  return true;
+}
+
+void Session::log_failure(const Request& request, const Error& error) {
+  host_.log().error(fmt::format("export \"{}\": {} bytes at offset {}: {}",
+                                printable(export_->name(), 80), request.length, request.offset,
+                                error.to_string()));
+}
+
+}  // namespace underlay
