@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "formats/qcow2.h"
 #include "formats/raw.h"
 
 namespace underlay {
@@ -11,6 +12,7 @@ namespace {
 // Adding a format is one line here. The order is that of messages.
 constexpr std::array kFormats = {
     Format{"raw", "", probe_raw, open_raw},
+    Format{"qcow2", "", probe_qcow2, open_qcow2},
 };
 
 }  // namespace

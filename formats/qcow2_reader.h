@@ -1,0 +1,58 @@
+// The mapping of an opened qcow2 image: guest offset -> L1 entry -> L2 entry -> extent.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "formats/metadata.h"
+#include "formats/qcow2_layout.h"
+#include "formats/reader.h"
+
+namespace underlay {
+
+// What an opened image consists of; all of it checked by qcow2.cc.
+struct Qcow2Parts {
+  std::shared_ptr<const Source> file;       // the tables, and the clusters unless `data_file`
+  std::shared_ptr<const Source> data_file;  // null when there is none
+  Qcow2Header header;
+  Qcow2L1 l1;  // the active disk's or a snapshot's
+  std::optional<ParentLink> parent;
+};
+
+class Qcow2Reader final : public Reader {
+ public:
+  // `caches` outlives the reader. REQUIRES: check_qcow2_l1(parts.header, parts.l1).
+  Qcow2Reader(Qcow2Parts parts, Caches& caches)
+      : parts_(std::move(parts)), tables_(caches, parts_.file) {}
+
+  // Fails when the L1 table, or an L2 table that it names, cannot be where it is said to be. Reads
+  // the L1 table only when it has at most kMaxCheckedL1Bytes; larger ones are checked at use.
+  Result<void> check_tables() const;
+  static constexpr uint64_t kMaxCheckedL1Bytes = 1 << 20;
+
+  uint64_t size() const override { return parts_.l1.disk_size; }
+  Result<Extent> map(uint64_t offset, uint64_t length, MapFor purpose) const override;
+  Result<void> load_cluster(const Extent& extent, MutableByteSpan out) const override;
+  std::optional<ParentLink> parent() const override { return parts_.parent; }
+  std::vector<const Source*> sources() const override;
+
+ private:
+  // Where clusters lie.
+  const Source& cluster_file() const { return parts_.data_file ? *parts_.data_file : *parts_.file; }
+  bool overlaps_l1(uint64_t offset, uint64_t length) const;
+
+  Result<uint64_t> l2_table_at(const MetadataSlice& l1, uint64_t entry_offset) const;
+  Result<Extent> map_without_l2(const MetadataSlice& l1, uint64_t entry_offset, uint64_t offset,
+                                uint64_t length) const;
+  Result<Extent> map_with_l2(uint64_t l2_offset, uint64_t offset, uint64_t length,
+                             MapFor purpose) const;
+  Result<Extent> map_cluster(const MetadataSlice& l2, uint64_t l2_offset, uint64_t entry_offset,
+                             uint64_t offset) const;
+  Result<Extent> finish(Extent extent, uint64_t offset, uint64_t length, MapFor purpose) const;
+
+  Qcow2Parts parts_;
+  Metadata tables_;
+};
+
+}  // namespace underlay
