@@ -66,9 +66,10 @@ def fixed(data, name, **fields):
     return data + footer(len(data), FIXED, name, **fields)
 
 
-def blocks_of(data, parent, block_size):
+def blocks_of(data, parent, block_size, whole_bytes):
     """{block: (sector bitmap, data)} of the sectors of `data` that differ from `parent`; where
-    they do not, the block has bytes that nobody may see."""
+    they do not, the block has bytes that nobody may see. `whole_bytes`: runs of set bits go on to
+    the end of their last byte."""
     blocks = {}
     for number in range((len(data) + block_size - 1) // block_size):
         own = data[number * block_size:(number + 1) * block_size]
@@ -79,7 +80,8 @@ def blocks_of(data, parent, block_size):
         stored = bytearray(b"\xdb" * block_size)
         for sector in range(len(own) // SECTOR):
             part = slice(sector * SECTOR, (sector + 1) * SECTOR)
-            if own[part] != other[part]:
+            running = whole_bytes and bitmap[sector // 8] != 0
+            if own[part] != other[part] or running:
                 bitmap[sector // 8] |= 0x80 >> sector % 8
                 stored[part] = own[part]
         blocks[number] = (bytes(bitmap), bytes(stored))
@@ -87,12 +89,12 @@ def blocks_of(data, parent, block_size):
 
 
 def sparse(data, name, parent=None, parent_name="", locators=(), unicode_name="",
-           block_size=2 << 20, spare_entries=0, batmap=False, **fields):
+           block_size=2 << 20, spare_entries=0, batmap=False, whole_bytes=False, **fields):
     """A dynamic VHD with the contents `data`, or a differencing one over the contents `parent` of
     the VHD `parent_name`. `batmap`: tapdisk's, and no sector bitmap in blocks that are full."""
     kind = DYNAMIC if parent is None else DIFFERENCING
     below = bytes(len(data)) if parent is None else parent[:len(data)].ljust(len(data), b"\0")
-    blocks = blocks_of(data, below, block_size)
+    blocks = blocks_of(data, below, block_size, whole_bytes)
     if parent is None:
         # As qemu: the sector bitmap of a dynamic image's block has all bits set.
         blocks = {number: (b"\xff" * len(bitmap), data[number * block_size:][:block_size]

@@ -25,12 +25,15 @@ void require(int status, Error*& error, int (*print)(Error*, char*, size_t),
   throw std::runtime_error(doing + ": " + text);
 }
 
+// Small: libvhdi 20210425 shows the parent's bytes where a read crosses into a block of the child.
+inline constexpr size_t kStep = 4096;
+
 // Writes `size` bytes to `output`, which `read(buffer, size, offset)` fills; it returns how many it
 // read, and everything but all of them is a failure.
 template <class Read>
 void copy_to(const std::string& output, uint64_t size, Read&& read) {
   std::ofstream out(output, std::ios::binary | std::ios::trunc);
-  std::vector<char> buffer(1 << 20);
+  std::vector<char> buffer(kStep);
   for (uint64_t offset = 0; offset < size; offset += buffer.size()) {
     const size_t part = static_cast<size_t>(std::min<uint64_t>(buffer.size(), size - offset));
     if (read(buffer.data(), part, offset) != static_cast<ssize_t>(part)) {
