@@ -5,6 +5,7 @@
 
 #include "formats/qcow2.h"
 #include "formats/raw.h"
+#include "formats/vhd.h"
 
 namespace underlay {
 namespace {
@@ -13,6 +14,7 @@ namespace {
 constexpr std::array kFormats = {
     Format{"raw", "", probe_raw, open_raw},
     Format{"qcow2", "", probe_qcow2, open_qcow2},
+    Format{"vpc", "vhd", probe_vhd, open_vhd},
 };
 
 }  // namespace

@@ -91,7 +91,7 @@ class ChainOpener {
   Result<void> add_parent(const ParentLink& link) {
     OpenedFile file = TRY(open_first(layers_.back().path, link.names));
     const ChosenFormat chosen = TRY(choose_parent_format(layers_.back(), link, file));
-    TRY(add_layer(std::move(file), *chosen.format, ImageOptions{}));
+    TRY(add_layer(std::move(file), *chosen.format, link.options));
     const Layer& child = layers_[layers_.size() - 2];
     const Reader& parent = *layers_.back().reader;
     if (chosen.guessed && (parent.parent() || parent.sources().size() > 1)) {

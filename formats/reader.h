@@ -14,12 +14,21 @@
 
 namespace underlay {
 
+// What the operator (or, of a parent, its child) asked of an image, beyond its name.
+struct ImageOptions {
+  std::optional<std::string> snapshot;  // -l, for parse_snapshot_choice()
+  // kLargest: of a parent, whose child's size decides; a smaller one would hide stored data.
+  enum class VhdSize : uint8_t { kByCreator, kChs, kCurrentSize, kLargest };
+  VhdSize vhd_size = VhdSize::kByCreator;  // qemu's force_size_calc
+};
+
 // How an image names its parent (backing file, differencing parent). Everything in it is text of
 // the image: not trusted.
 struct ParentLink {
   std::vector<std::string> names;     // to be tried in this order; at least one
   std::optional<std::string> format;  // as format_table.h names it; nullopt: the image does not say
   std::string identity;               // what identity() of the parent must be; "" when not stated
+  ImageOptions options;               // that the parent is to be opened with
 };
 
 // Thread-safe after it was opened: every method is const and may be called from any thread. The
@@ -56,13 +65,6 @@ class Reader {
 
   // Every file the reader reads from; they live as long as the reader.
   virtual std::vector<const Source*> sources() const = 0;
-};
-
-// What the operator asked of an image, beyond its name.
-struct ImageOptions {
-  std::optional<std::string> snapshot;  // -l, for parse_snapshot_choice()
-  enum class VhdSize : uint8_t { kByCreator, kChs, kCurrentSize };
-  VhdSize vhd_size = VhdSize::kByCreator;  // qemu's force_size_calc
 };
 
 // What a reader is opened with. The references outlive the call; `caches` outlives the reader.

@@ -2,10 +2,11 @@
 
 An image maker is a program  tests/images/FORMAT.py DIR  that makes images of every kind of its
 format in DIR, and DIR/FORMAT.jsonl, one line for each image that must be served with equal contents:
-    {"name": ..., "path": ..., "raw": ..., "args": [...], "oracles": [...]}
+    {"name": ..., "path": ..., "raw": ..., "args": [...], "oracles": [...], "parents": [...]}
 path: the image. raw: a file with the contents that a reader must show. args: options of underlay-nbd
 (and disk-dump) that the image needs, "-f", "qcow2" say. oracles: programs other than ours that read
-this image rightly: "qemu", "libqcow", "libvhdi".
+this image rightly: "qemu", "libqcow", "libvhdi". parents: the images that it stands on, nearest
+first, for oracles that do not find them themselves.
 """
 import json
 import os
@@ -69,9 +70,9 @@ class Manifest:
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def add(self, name, path, raw, args=(), oracles=()):
+    def add(self, name, path, raw, args=(), oracles=(), parents=()):
         line = {"name": name, "path": str(path), "raw": str(raw), "args": list(args),
-                "oracles": list(oracles)}
+                "oracles": list(oracles), "parents": [str(parent) for parent in parents]}
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
 

@@ -1,0 +1,149 @@
+// The structures of a VHD, as bytes: "Virtual Hard Disk Image Format Specification", version 1.0.
+// Pure: bytes in, checked host-order values out; no I/O. All integers are big-endian, a sector has
+// 512 bytes.
+//
+//   fixed ("Hard Disk Footer Format", type 2)
+//     0            the disk's bytes
+//     end-512      footer
+//
+//   dynamic (type 3) and differencing (type 4)
+//     0            copy of the footer
+//     data_offset  dynamic disk header, 1024 bytes ("Dynamic Disk Header Format")
+//     table_offset BAT: u32 first sector of each block, 0xffffffff = none ("Block Allocation
+//     Table") behind it    tapdisk's batmap header ("tdbatmap"), when tapdisk wrote the image
+//     anywhere     parent locator data; batmap; blocks: sector bitmap, padded to whole sectors, and
+//                  behind it block_size bytes ("Data Blocks")
+//     end-512      footer (old writers: 511 bytes at end-511)
+//
+//   footer, 512 bytes                          dynamic disk header, 1024 bytes
+//     0  8 cookie "conectix"                     0  8 cookie "cxsparse"
+//     8  4 features                              8  8 data_offset (unused)
+//    12  4 file_format_version 0x00010000       16  8 table_offset
+//    16  8 data_offset of the header            24  4 header_version 0x00010000
+//    24  4 time_stamp                           28  4 max_table_entries
+//    28  4 creator_application                  32  4 block_size
+//    32  4 creator_version                      36  4 checksum
+//    36  4 creator_host_os                      40 16 parent_unique_id
+//    40  8 original_size                        56  4 parent_time_stamp
+//    48  8 current_size                         64 512 parent_unicode_name, UTF-16BE
+//    56  4 disk_geometry: u16 cylinders,       576 8*24 parent locators: u32 platform_code,
+//          u8 heads, u8 sectors per track              u32 data_space, u32 data_length,
+//    60  4 disk_type                                   u32 reserved, u64 data_offset
+//    64  4 checksum                            768 256 reserved
+//    68 16 unique_id
+//    84  1 saved_state                         batmap header, in the sector behind the BAT
+//    85  1 "hidden" (tapdisk)                    0  8 cookie "tdbatmap"
+//                                                8  8 batmap_offset
+//                                               16  4 batmap_size in sectors
+//                                               20  4 batmap_version
+//                                               24  4 checksum of the batmap
+//
+// A checksum is the one's complement of the sum of all bytes of its structure but its own.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/bytes.h"
+#include "io/error.h"
+
+namespace underlay::vhd {
+
+inline constexpr uint64_t kSectorBytes = 512;
+inline constexpr size_t kFooterBytes = 512;
+inline constexpr size_t kShortFooterBytes = 511;
+inline constexpr size_t kDynamicHeaderBytes = 1024;
+inline constexpr size_t kBatmapHeaderBytes = 512;
+inline constexpr uint32_t kFreeEntry = 0xffffffff;  // of the BAT
+inline constexpr uint32_t kMinBlockBytes = 512;
+inline constexpr uint32_t kMaxBlockBytes = 256 << 20;  // the specification states no limit
+inline constexpr size_t kParentNameBytes = 512;
+inline constexpr size_t kParentLocators = 8;
+
+inline constexpr uint32_t kTypeFixed = 2;
+inline constexpr uint32_t kTypeDynamic = 3;
+inline constexpr uint32_t kTypeDifferencing = 4;
+
+using UniqueId = std::array<std::byte, 16>;
+std::string to_string(const UniqueId& id);  // 8-4-4-4-12 hexadecimal digits, lower case
+bool is_null(const UniqueId& id);
+
+struct Footer {
+  uint64_t data_offset = 0;
+  std::array<char, 4> creator_application{};
+  uint32_t creator_version = 0;
+  uint64_t current_size = 0;
+  uint16_t cylinders = 0;
+  uint8_t heads = 0;
+  uint8_t sectors_per_track = 0;
+  uint32_t disk_type = 0;  // any value: the caller decides which it serves
+  UniqueId unique_id{};
+
+  bool operator==(const Footer&) const = default;
+
+  std::string_view creator() const {
+    return {creator_application.data(), creator_application.size()};
+  }
+  bool is_sparse() const { return disk_type == kTypeDynamic || disk_type == kTypeDifferencing; }
+  // Bytes that the geometry amounts to; at most 65535 * 255 * 255 * 512.
+  uint64_t chs_size() const;
+  // Is the geometry the largest that writers state, and says nothing of a larger disk's size?
+  bool geometry_is_saturated() const;
+  // Does this writer mean current_size, and not the geometry, to be the disk's size? (qemu's rule.)
+  bool creator_means_current_size() const;
+};
+
+// The footer that describes an image, and where it was found.
+struct FoundFooter {
+  Footer footer;
+  uint64_t data_end = 0;  // no block and no table reaches beyond this byte of the file
+  std::vector<std::string> warnings;
+};
+
+// Finds the footer of a file of `size` bytes. `head`: its first bytes, 512 or more (when it has as
+// many); `tail`: its last. The trailing footer is the authority; the copy at 0 takes its place when
+// that one is damaged or missing. kNotFound: nothing speaks for a VHD; kMalformed: there are signs
+// of one, but no whole footer.
+Result<FoundFooter> find_footer(ByteSpan head, ByteSpan tail, uint64_t size);
+
+struct ParentLocator {
+  std::array<char, 4> platform_code{};  // "W2ru", "W2ku", "MacX", ...; zeros: not used
+  uint32_t data_length = 0;             // bytes
+  uint64_t data_offset = 0;             // byte in the file
+
+  std::string_view code() const { return {platform_code.data(), platform_code.size()}; }
+};
+
+struct DynamicHeader {
+  uint64_t table_offset = 0;       // a multiple of 512
+  uint32_t max_table_entries = 0;  // any number
+  uint32_t block_size = 0;         // a power of two within the limits above
+  UniqueId parent_unique_id{};
+  std::array<std::byte, kParentNameBytes> parent_unicode_name{};
+  std::array<ParentLocator, kParentLocators> locators{};
+
+  uint64_t table_bytes() const { return uint64_t{max_table_entries} * 4; }
+  uint64_t bitmap_bytes() const;  // of a block's sector bitmap, padded to whole sectors
+};
+
+// REQUIRES: bytes.size() == kDynamicHeaderBytes.
+Result<DynamicHeader> parse_dynamic_header(ByteSpan bytes);
+
+struct BatmapHeader {
+  uint64_t batmap_offset = 0;  // byte in the file
+  uint64_t batmap_bytes = 0;
+  uint32_t batmap_version = 0;
+  uint32_t checksum = 0;
+};
+
+// nullopt: no batmap header. REQUIRES: bytes.size() == kBatmapHeaderBytes.
+std::optional<BatmapHeader> parse_batmap_header(ByteSpan bytes);
+
+// Is `bytes` the batmap that `header` describes, by its checksum?
+bool batmap_checksum_holds(const BatmapHeader& header, ByteSpan bytes);
+
+}  // namespace underlay::vhd
