@@ -4,6 +4,7 @@
 #include <array>
 
 #include "formats/raw.h"
+#include "formats/vmdk.h"
 
 namespace underlay {
 namespace {
@@ -11,6 +12,7 @@ namespace {
 // Adding a format is one line here. The order is that of messages.
 constexpr std::array kFormats = {
     Format{"raw", "", probe_raw, open_raw},
+    Format{"vmdk", "", probe_vmdk, open_vmdk},
 };
 
 }  // namespace
