@@ -12,12 +12,12 @@
 namespace underlay {
 
 struct VmdkSpec {
-  uint64_t capacity = 0;    // sectors; 0: those of the content
-  uint64_t grain_size = 8;  // sectors
-  bool zeroed = false;      // grains of zeros get the entry 1; else they are absent
-  bool compressed = false;  // stream-optimized: markers, tables behind the grains
-  bool footer = false;      // the directory is only found by the footer
-  std::string descriptor;   // embedded when not empty
+  uint64_t capacity = 0;        // sectors; 0: those of the content
+  uint64_t grain_size = 8;      // sectors
+  bool zeroed = false;          // grains of zeros get the entry 1; else they are absent
+  bool compressed = false;      // stream-optimized: markers, tables behind the grains
+  bool footer = false;          // the directory is only found by the footer
+  std::string descriptor = {};  // embedded when not empty
 };
 
 struct BuiltVmdk {
