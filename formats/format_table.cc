@@ -6,6 +6,7 @@
 #include "formats/qcow2.h"
 #include "formats/raw.h"
 #include "formats/vhd.h"
+#include "formats/vmdk.h"
 
 namespace underlay {
 namespace {
@@ -15,6 +16,7 @@ constexpr std::array kFormats = {
     Format{"raw", "", probe_raw, open_raw},
     Format{"qcow2", "", probe_qcow2, open_qcow2},
     Format{"vpc", "vhd", probe_vhd, open_vhd},
+    Format{"vmdk", "", probe_vmdk, open_vmdk},
 };
 
 }  // namespace

@@ -1,0 +1,353 @@
+#include "formats/vmdk_descriptor.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+#include "formats/vmdk_layout.h"
+#include "io/bytes.h"
+
+namespace underlay {
+namespace {
+
+constexpr std::string_view kBlanks = " \t\r";
+constexpr std::string_view kUtf8Bom = "\xef\xbb\xbf";
+
+// Only ASCII letters have a case here, whatever the locale.
+char lower(char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+
+bool equal_nocase(std::string_view a, std::string_view b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](char x, char y) { return lower(x) == lower(y); });
+}
+
+std::string_view trim(std::string_view text) {
+  const size_t first = text.find_first_not_of(kBlanks);
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(kBlanks) - first + 1);
+}
+
+bool is_ascii(std::string_view text) {
+  return std::all_of(text.begin(), text.end(),
+                     [](char c) { return static_cast<uint8_t>(c) < 128; });
+}
+
+// All of `text`, digits only.
+template <class T>
+std::optional<T> parse_number(std::string_view text, int base) {
+  T value{};
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value, base);
+  if (text.empty() || error != std::errc{} || stop != end) return std::nullopt;
+  return value;
+}
+
+// Cuts the next line off `text`.
+struct Line {
+  std::string_view text;    // without blanks around it
+  bool terminated = false;  // by a line feed or NUL
+};
+Line take_line(std::string_view& text) {
+  const size_t end = text.find('\n');
+  Line line{.text = trim(text.substr(0, end)), .terminated = end != std::string_view::npos};
+  text.remove_prefix(line.terminated ? end + 1 : text.size());
+  return line;
+}
+
+// Cuts the next word off `text`, up to a blank.
+std::string_view take_word(std::string_view& text) {
+  text = trim(text);
+  const std::string_view word = text.substr(0, text.find_first_of(kBlanks));
+  text = trim(text.substr(word.size()));
+  return word;
+}
+
+std::optional<VmdkExtentLine::Access> access_named(std::string_view word) {
+  using Access = VmdkExtentLine::Access;
+  if (word == "RW") return Access::kReadWrite;
+  if (word == "RDONLY") return Access::kReadOnly;
+  if (word == "NOACCESS") return Access::kNoAccess;
+  return std::nullopt;
+}
+
+Result<VmdkExtentLine::Kind> kind_named(std::string_view word) {
+  using Kind = VmdkExtentLine::Kind;
+  if (word == "FLAT" || word == "VMFS") return Kind::kFlat;
+  if (word == "SPARSE") return Kind::kSparse;
+  if (word == "ZERO") return Kind::kZero;
+  if (word == "VMFSSPARSE" || word == "SESPARSE") {
+    return fail(ErrorKind::kUnsupported,
+                "extents of type {} (ESX snapshots) are not served; qemu-img convert reads them",
+                word);
+  }
+  if (word == "VMFSRDM" || word == "VMFSRAW") {
+    return fail(ErrorKind::kUnsupported,
+                "an extent of type {} is a device mapped into ESX: its data is not in any file",
+                word);
+  }
+  return fail(ErrorKind::kUnsupported, "extent type \"{}\" is unknown", printable(word, 80));
+}
+
+Result<void> check_create_type(std::string_view type) {
+  constexpr std::array<std::string_view, 14> kServed = {
+      "monolithicSparse",   "monolithicFlat",   "twoGbMaxExtentSparse", "twoGbMaxExtentFlat",
+      "2GbMaxExtentSparse", "2GbMaxExtentFlat", "streamOptimized",      "vmfs",
+      "vmfsThin",           "vmfsPreallocated", "vmfsEagerZeroedThick", "custom",
+      "fullDevice",         "partitionedDevice"};
+  const auto is_type = [&](std::string_view served) { return equal_nocase(type, served); };
+  if (std::any_of(kServed.begin(), kServed.end(), is_type)) return {};
+  return fail(ErrorKind::kUnsupported, "createType \"{}\" is not served{}", printable(type, 80),
+              equal_nocase(type, "vmfsSparse") || equal_nocase(type, "seSparse")
+                  ? " (an ESX snapshot); qemu-img convert reads it"
+                  : "");
+}
+
+// value, or "value" with nothing behind it.
+Result<std::string_view> unquote(std::string_view value) {
+  if (!value.starts_with('"')) return value;
+  const size_t end = value.find('"', 1);
+  if (end == std::string_view::npos) return fail(ErrorKind::kMalformed, "a quote is not closed");
+  if (end + 1 != value.size()) {
+    return fail(ErrorKind::kMalformed, "\"{}\" stands behind the closing quote",
+                printable(value.substr(end + 1), 80));
+  }
+  return value.substr(1, end - 1);
+}
+
+class DescriptorParser {
+ public:
+  Result<VmdkDescriptor> parse(std::string_view text) {
+    const size_t end = std::min(text.find('\0'), text.size());
+    const bool padded = end < text.size();
+    if (const size_t more = text.find_first_not_of('\0', end); more != std::string_view::npos) {
+      return fail(ErrorKind::kMalformed,
+                  "descriptor goes on at byte {} behind NUL bytes at {}: it is damaged", more, end);
+    }
+    text = text.substr(0, end);
+    if (text.starts_with(kUtf8Bom)) text.remove_prefix(kUtf8Bom.size());
+    while (!text.empty()) {
+      Line line = take_line(text);
+      line.terminated = line.terminated || padded;
+      ++line_;
+      if (auto done = parse_line(line); !done) {
+        return with_context(std::move(done).error(), fmt::format("descriptor line {}: ", line_));
+      }
+    }
+    TRY(check_whole());
+    return std::move(result_);
+  }
+
+ private:
+  Result<void> parse_line(Line line) {
+    if (line.text.empty() || line.text.starts_with('#')) return {};
+    std::string_view rest = line.text;
+    if (const auto access = access_named(take_word(rest))) {
+      return parse_extent(*access, rest, line.terminated);
+    }
+    const size_t equals = line.text.find('=');
+    const std::string_view key = trim(line.text.substr(0, equals));
+    if (equals == std::string_view::npos || key.empty() ||
+        key.find_first_of(" \t\"") != std::string_view::npos) {
+      return fail(ErrorKind::kMalformed,
+                  "\"{}\" is neither key=value nor an extent (RW, RDONLY or NOACCESS)",
+                  printable(line.text, 80));
+    }
+    return parse_key(key, trim(line.text.substr(equals + 1)));
+  }
+
+  Result<void> parse_key(std::string_view key, std::string_view value) {
+    const auto is = [&](std::string_view name) { return equal_nocase(key, name); };
+    if (is("version")) return parse_version(value);
+    if (is("CID")) return parse_cid(key, value, result_.cid);
+    if (is("parentCID")) return parse_cid(key, value, parent_cid_);
+    if (is("createType")) return parse_text(key, value, create_type_);
+    if (is("parentFileNameHint")) return parse_text(key, value, hint_);
+    if (is("encoding")) return parse_text(key, value, encoding_);
+    if (is("encryptionKeys") || is("iofilters")) {
+      return fail(ErrorKind::kUnsupported,
+                  "{} says that the data is encrypted or filtered: such disks are not served",
+                  printable(key));
+    }
+    return {};  // disk database, change tracking, and other things that do not move data
+  }
+
+  Result<void> parse_version(std::string_view value) {
+    const auto version = parse_number<uint32_t>(TRY(unquote(value)), 10);
+    if (version && *version >= 1 && *version <= 3) return {};
+    return fail(ErrorKind::kUnsupported, "version is {}: 1 to 3 are served", printable(value, 80));
+  }
+
+  Result<void> parse_cid(std::string_view key, std::string_view value,
+                         std::optional<uint32_t>& field) {
+    if (field) return given_twice(key);
+    field = parse_number<uint32_t>(TRY(unquote(value)), 16);
+    if (field) return {};
+    return fail(ErrorKind::kMalformed, "{} is {}: it must have 1 to 8 hexadecimal digits", key,
+                printable(value, 80));
+  }
+
+  Result<void> parse_text(std::string_view key, std::string_view value,
+                          std::optional<std::string>& field) {
+    if (field) return given_twice(key);
+    field = std::string(TRY(unquote(value)));
+    return {};
+  }
+
+  static Failure given_twice(std::string_view key) {
+    return fail(ErrorKind::kMalformed, "{} is given twice: which one holds is ambiguous", key);
+  }
+
+  // SECTORS TYPE ["NAME" [OFFSET]]
+  Result<void> parse_extent(VmdkExtentLine::Access access, std::string_view rest, bool terminated) {
+    if (result_.extents.size() == kVmdkMaxExtents) {
+      return fail(ErrorKind::kLimit, "there are more than {} extents", kVmdkMaxExtents);
+    }
+    VmdkExtentLine extent;
+    extent.line = line_;
+    extent.access = access;
+    extent.sectors = TRY(parse_sectors("size", take_word(rest)));
+    if (extent.sectors == 0) return fail(ErrorKind::kMalformed, "extent's size is 0 sectors");
+    total_ += extent.sectors;  // both are at most kVmdkMaxSectors: no overflow
+    if (total_ > kVmdkMaxSectors) {
+      return fail(ErrorKind::kLimit, "extents up to here have {} sectors, above the limit of {}",
+                  total_, kVmdkMaxSectors);
+    }
+    const std::string_view type = take_word(rest);
+    extent.kind = TRY(kind_named(type));
+    if (extent.kind != VmdkExtentLine::Kind::kZero) extent.name = TRY(take_name(rest));
+    if (extent.kind == VmdkExtentLine::Kind::kFlat && (type == "FLAT" || !rest.empty())) {
+      if (!rest.empty() && !terminated) {
+        return fail(ErrorKind::kMalformed,
+                    "the descriptor ends within an extent's offset: it may be cut off; if not, "
+                    "end it with a newline");
+      }
+      extent.offset = TRY(parse_sectors("offset", take_word(rest)));
+      if (extent.offset > kVmdkMaxSectors - extent.sectors) {
+        return fail(ErrorKind::kLimit,
+                    "extent's offset is {} sectors and its size {}: their sum "
+                    "is above the limit of {}",
+                    extent.offset, extent.sectors, kVmdkMaxSectors);
+      }
+    }
+    if (!rest.empty()) {
+      return fail(ErrorKind::kMalformed, "\"{}\" stands behind the extent", printable(rest, 80));
+    }
+    result_.extents.push_back(std::move(extent));
+    return {};
+  }
+
+  static Result<uint64_t> parse_sectors(std::string_view field, std::string_view word) {
+    const auto sectors = parse_number<uint64_t>(word, 10);
+    if (sectors && *sectors <= kVmdkMaxSectors) return *sectors;
+    return fail(ErrorKind::kMalformed,
+                "extent's {} is \"{}\": it must be a number of sectors, 0 "
+                "to {}",
+                field, printable(word, 80), kVmdkMaxSectors);
+  }
+
+  // Cuts a quoted name off `rest`.
+  static Result<std::string> take_name(std::string_view& rest) {
+    const size_t end = rest.starts_with('"') ? rest.find('"', 1) : std::string_view::npos;
+    if (end == std::string_view::npos || end == 1) {
+      return fail(ErrorKind::kMalformed, "extent's file is {}: it must be a name in quotes",
+                  rest.empty() ? "missing" : printable(rest, 80));
+    }
+    std::string name(rest.substr(1, end - 1));
+    rest.remove_prefix(end + 1);
+    if (!rest.empty() && kBlanks.find(rest.front()) == std::string_view::npos) {
+      return fail(ErrorKind::kMalformed, "\"{}\" stands behind the closing quote",
+                  printable(rest, 80));
+    }
+    rest = trim(rest);
+    return name;
+  }
+
+  Result<void> check_whole() {
+    if (!create_type_) {
+      return fail(ErrorKind::kMalformed, "descriptor has no createType: no vmdk image, or damaged");
+    }
+    TRY(check_create_type(*create_type_));
+    result_.create_type = *std::move(create_type_);
+    const auto usable = [](const VmdkExtentLine& extent) {
+      return extent.access != VmdkExtentLine::Access::kNoAccess;
+    };
+    if (std::none_of(result_.extents.begin(), result_.extents.end(), usable)) {
+      return fail(ErrorKind::kMalformed, "descriptor has {} extents, none of which may be read",
+                  result_.extents.size());
+    }
+    TRY(check_parent());
+    return check_encoding();
+  }
+
+  Result<void> check_parent() {
+    const bool linked = parent_cid_ && *parent_cid_ != kVmdkNoParent;
+    const bool named = hint_ && !hint_->empty();
+    if (linked != named) {
+      return fail(ErrorKind::kMalformed,
+                  "parentCID {} and parentFileNameHint \"{}\" contradict each other: whether the "
+                  "image has a parent is not clear",
+                  parent_cid_ ? fmt::format("{:08x}", *parent_cid_) : "(none)",
+                  printable(hint_.value_or(""), 80));
+    }
+    if (!linked) return {};
+    result_.parent_cid = parent_cid_;
+    result_.parent_file_name_hint = *std::move(hint_);
+    return {};
+  }
+
+  // Names are opened as the bytes they are, which only means the same file when both are UTF-8.
+  Result<void> check_encoding() const {
+    if (!encoding_ || equal_nocase(*encoding_, "UTF-8")) return {};
+    const auto check = [&](const std::string& name) -> Result<void> {
+      if (is_ascii(name)) return {};
+      return fail(ErrorKind::kUnsupported,
+                  "file name \"{}\" is in the encoding {}: only UTF-8 and ASCII names are served",
+                  printable(name, 200), printable(*encoding_, 80));
+    };
+    TRY(check(result_.parent_file_name_hint));
+    for (const VmdkExtentLine& extent : result_.extents) TRY(check(extent.name));
+    return {};
+  }
+
+  VmdkDescriptor result_;
+  size_t line_ = 0;
+  uint64_t total_ = 0;  // sectors of all extents
+  std::optional<uint32_t> parent_cid_;
+  std::optional<std::string> create_type_;
+  std::optional<std::string> hint_;
+  std::optional<std::string> encoding_;
+};
+
+bool is_descriptor_line(std::string_view line) {
+  const size_t equals = line.find('=');
+  if (equals != std::string_view::npos &&
+      equal_nocase(trim(line.substr(0, equals)), "createType")) {
+    return true;
+  }
+  if (!access_named(take_word(line))) return false;
+  return parse_number<uint64_t>(take_word(line), 10).has_value() && !line.empty();
+}
+
+}  // namespace
+
+Result<VmdkDescriptor> parse_vmdk_descriptor(std::string_view text) {
+  return DescriptorParser().parse(text);
+}
+
+VmdkDescriptorSigns vmdk_descriptor_signs(std::string_view head) {
+  head = head.substr(0, head.find('\0'));
+  if (head.starts_with(kUtf8Bom)) head.remove_prefix(kUtf8Bom.size());
+  bool at_start = true;  // in the blank lines and comments that a file begins with
+  while (!head.empty()) {
+    const std::string_view line = take_line(head).text;
+    const bool comment = line.starts_with('#');
+    if (at_start && comment && equal_nocase(trim(line.substr(1)), "Disk DescriptorFile")) {
+      return VmdkDescriptorSigns::kHeader;
+    }
+    at_start = at_start && (comment || line.empty());
+    if (!comment && is_descriptor_line(line)) return VmdkDescriptorSigns::kLines;
+  }
+  return VmdkDescriptorSigns::kNone;
+}
+
+}  // namespace underlay

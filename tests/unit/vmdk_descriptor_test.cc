@@ -1,0 +1,247 @@
+#include "formats/vmdk_descriptor.h"
+
+#include <doctest/doctest.h>
+
+#include "formats/vmdk_layout.h"
+#include "tests/support/vmdk_builder.h"
+
+namespace underlay {
+namespace {
+
+using Access = VmdkExtentLine::Access;
+using Kind = VmdkExtentLine::Kind;
+
+bool contains(const std::string& text, std::string_view part) {
+  return text.find(part) != std::string::npos;
+}
+
+// A descriptor with `line` as its line 4.
+Result<VmdkDescriptor> with_line(const std::string& line) {
+  return parse_vmdk_descriptor(vmdk_text("custom", {line, "RW 8 FLAT \"last\" 0"}));
+}
+
+TEST_CASE("vmdk descriptor: the fields and extents are found") {
+  const auto d = parse_vmdk_descriptor(
+      "# Disk DescriptorFile\n# CID=11111111\nversion=1\nencoding=\"UTF-8\"\nCID=fffffffe\n"
+      "parentCID=12ab\nisNativeSnapshot=\"no\"\ncreateType=\"twoGbMaxExtentSparse\"\n"
+      "parentFileNameHint=\"base = 1.vmdk\"\n\n# Extents\n"
+      "RW 4192256 SPARSE \"disk-s001.vmdk\"\nRDONLY 63 FLAT \"a = b #c.bin\" 12\n"
+      "NOACCESS 8 ZERO\nRW 16 VMFS \"esx-flat.vmdk\"\n\nddb.adapterType = \"lsilogic\"\n");
+  REQUIRE(d);
+  CHECK(d->create_type == "twoGbMaxExtentSparse");
+  CHECK(d->cid == 0xfffffffe);
+  CHECK(d->parent_cid == 0x12ab);
+  CHECK(d->parent_file_name_hint == "base = 1.vmdk");
+  REQUIRE(d->extents.size() == 4);
+  CHECK(d->extents[0].kind == Kind::kSparse);
+  CHECK(d->extents[0].sectors == 4192256);
+  CHECK(d->extents[0].name == "disk-s001.vmdk");
+  CHECK(d->extents[0].line == 12);
+  CHECK(d->extents[1].access == Access::kReadOnly);
+  CHECK(d->extents[1].name == "a = b #c.bin");
+  CHECK(d->extents[1].offset == 12);
+  CHECK(d->extents[2].access == Access::kNoAccess);
+  CHECK(d->extents[2].kind == Kind::kZero);
+  CHECK(d->extents[3].kind == Kind::kFlat);
+  CHECK(d->extents[3].offset == 0);
+}
+
+TEST_CASE("vmdk descriptor: case of keys, blanks, CRLF, BOM and NUL padding do not matter") {
+  const auto d = parse_vmdk_descriptor(
+      std::string("\xef\xbb\xbf# Disk DescriptorFile\r\n\t cid  =  00000001 \r\nPARENTCID = "
+                  "ffffffff\r\nCreateType\t= \"MONOLITHICFLAT\"\r\n  RW  8\tFLAT \"a\"  0 \r\n") +
+      std::string(100, '\0'));
+  REQUIRE(d);
+  CHECK(d->cid == 1u);
+  CHECK_FALSE(d->parent_cid);
+  CHECK(d->extents.size() == 1);
+}
+
+TEST_CASE("vmdk descriptor: a line that is not understood refuses the image and is named") {
+  const char* const bad[] = {
+      "RWX 8 FLAT \"a\" 0",
+      "rw 8 FLAT \"a\" 0",
+      "WRONLY 8 FLAT \"a\" 0",
+      "RW",
+      "RW 8",
+      "RW -1 FLAT \"a\" 0",
+      "RW 0 FLAT \"a\" 0",
+      "RW +8 FLAT \"a\" 0",
+      "RW 8x FLAT \"a\" 0",
+      "RW 0x8 FLAT \"a\" 0",
+      "RW 8.5 FLAT \"a\" 0",
+      "RW 18446744073709551616 FLAT \"a\" 0",
+      "RW 18446744073709551615 FLAT \"a\" 0",
+      "RW 18014398509481983 FLAT \"a\" 1",
+      "RW 8 FLATS \"a\" 0",
+      "RW 8 flat \"a\" 0",
+      "RW 8 \"a\" 0",
+      "RW 8 FLAT",
+      "RW 8 FLAT a 0",
+      "RW 8 FLAT \"\" 0",
+      "RW 8 FLAT \"a 0",
+      "RW 8 FLAT \"a\"",
+      "RW 8 FLAT \"a\" x",
+      "RW 8 FLAT \"a\" -1",
+      "RW 8 FLAT \"a\"0",
+      "RW 8 FLAT \"a\" 0 0",
+      "RW 8 FLAT \"a\" 18014398509481983",
+      "RW 8 FLAT \"a\" 18446744073709551615",
+      "RW 8 FLAT \"a\" 0 partitionUUID \"x\"",
+      "RW 8 SPARSE",
+      "RW 8 SPARSE \"a\" 0",
+      "RW 8 SPARSE \"a\" junk",
+      "RW 8 ZERO \"a\"",
+      "RW 8 ZERO 0",
+      "RW 8 VMFS",
+      "RW 8 VMFS \"a\" x",
+      "RW 8 SESPARSE \"a\"",
+      "RW 8 VMFSSPARSE \"a\"",
+      "RW 8 VMFSRDM \"a\"",
+      "RW 8 VMFSRAW \"a\"",
+      "RW\v8 FLAT \"a\" 0",
+      "gibberish",
+      "= 1",
+      "two words = 1",
+      "CID=",
+      "CID=xyz",
+      "CID=123456789",
+      "CID=-1",
+      "CID=\"1",
+      "parentCID=1 2",
+      "createType=\"custom\"",
+      "version=0",
+      "version=4",
+      "version=one",
+      "parentFileNameHint=\"a\"b",
+      "encryptionKeys=\"vmware:key\"",
+      "iofilters=\"vmwarevmcrypt\"",
+  };
+  for (const char* line : bad) {
+    CAPTURE(line);
+    const auto d = with_line(line);
+    REQUIRE_FALSE(d);
+    CHECK(contains(d.error().message, "line 4: "));
+  }
+  CHECK(with_line("RW 8 FLAT \"a\" 0"));
+  CHECK(with_line("ddb.comment = \"RW 8 FLAT\""));
+}
+
+TEST_CASE("vmdk descriptor: a key that decides and stands twice is ambiguous") {
+  for (const char* key : {"CID=1", "parentCID=ffffffff", "createType=\"custom\"",
+                          "parentFileNameHint=\"\"", "encoding=\"UTF-8\""}) {
+    CAPTURE(key);
+    const auto d = parse_vmdk_descriptor(
+        fmt::format("{}\n{}\ncreateType=custom\nRW 8 FLAT \"a\" 0\n", key, key));
+    REQUIRE_FALSE(d);
+    CHECK(contains(d.error().message, "given twice"));
+  }
+}
+
+TEST_CASE("vmdk descriptor: CID is not found inside parentCID, comments or values") {
+  const auto d = parse_vmdk_descriptor(
+      "#CID=1\nparentCID=ffffffff\nddb.x=\"CID=2\"\ncreateType=custom\nRW 8 FLAT \"CID=3\" 0\n");
+  REQUIRE(d);
+  CHECK_FALSE(d->cid);
+}
+
+TEST_CASE("vmdk descriptor: types of disk that are not served are refused by name") {
+  for (const char* type : {"vmfsSparse", "seSparse", "vmfsRaw", "vmfsRawDeviceMap",
+                           "vmfsPassthroughRawDeviceMap", "vmfsRDM", "unheard-of", ""}) {
+    CAPTURE(type);
+    const auto d = parse_vmdk_descriptor(vmdk_text(type, {"RW 8 FLAT \"a\" 0"}));
+    REQUIRE_FALSE(d);
+    CHECK(d.error().kind == ErrorKind::kUnsupported);
+    CHECK(contains(d.error().message, fmt::format("\"{}\"", type)));
+  }
+  CHECK_FALSE(parse_vmdk_descriptor("version=1\nRW 8 FLAT \"a\" 0\n"));
+}
+
+TEST_CASE("vmdk descriptor: without an extent that may be read there is no disk") {
+  CHECK_FALSE(parse_vmdk_descriptor(vmdk_text("custom", {})));
+  CHECK_FALSE(parse_vmdk_descriptor(vmdk_text("custom", {"NOACCESS 8 FLAT \"a\" 0"})));
+  CHECK_FALSE(parse_vmdk_descriptor(""));
+}
+
+TEST_CASE("vmdk descriptor: a parent has a CID and a name, or there is none") {
+  const auto parse = [](const std::string& keys) {
+    return parse_vmdk_descriptor(vmdk_text("custom", {keys, "RW 8 FLAT \"a\" 0"}));
+  };
+  CHECK(parse("parentCID=1\nparentFileNameHint=\"b\"")->parent_cid == 1u);
+  CHECK_FALSE(parse("parentCID=FFFFFFFF\nparentFileNameHint=\"\"")->parent_cid);
+  CHECK_FALSE(parse("")->parent_cid);
+  CHECK_FALSE(parse("parentCID=1"));
+  CHECK_FALSE(parse("parentCID=1\nparentFileNameHint=\"\""));
+  CHECK_FALSE(parse("parentFileNameHint=\"b\""));
+  CHECK_FALSE(parse("parentCID=ffffffff\nparentFileNameHint=\"b\""));
+}
+
+TEST_CASE("vmdk descriptor: names in another encoding must be ASCII") {
+  const auto parse = [](std::string_view encoding, std::string_view name) {
+    return parse_vmdk_descriptor(vmdk_text(
+        "custom", {fmt::format("encoding={}", encoding), fmt::format("RW 8 FLAT \"{}\" 0", name)}));
+  };
+  CHECK(parse("\"utf-8\"", "\xc3\xa4"));
+  CHECK(parse("windows-1252", "a"));
+  CHECK(parse("\"Shift_JIS\"", "a"));
+  const auto refused = parse("\"windows-1252\"", "\xe4");
+  REQUIRE_FALSE(refused);
+  CHECK(contains(refused.error().message, "windows-1252"));
+  CHECK(with_line("RW 8 FLAT \"\xc3\xa4\" 0"));
+}
+
+TEST_CASE("vmdk descriptor: the number of extents and their sum are limited") {
+  const std::vector<std::string> most(kVmdkMaxExtents, "RW 1 ZERO");
+  CHECK(parse_vmdk_descriptor(vmdk_text("custom", most)));
+  const auto many = parse_vmdk_descriptor(
+      vmdk_text("custom", std::vector<std::string>(40000, "RW 1 FLAT \"a\" 0")));
+  REQUIRE_FALSE(many);
+  CHECK(many.error().kind == ErrorKind::kLimit);
+
+  const std::string half = fmt::format("RW {} ZERO", kVmdkMaxSectors / 2 + 1);
+  CHECK(parse_vmdk_descriptor(vmdk_text("custom", {half})));
+  const auto sum = parse_vmdk_descriptor(vmdk_text("custom", {half, half}));
+  REQUIRE_FALSE(sum);
+  CHECK(sum.error().kind == ErrorKind::kLimit);
+}
+
+TEST_CASE("vmdk descriptor: text behind NUL bytes, and an offset cut off, are damage") {
+  const std::string good = vmdk_text("custom", {"RW 8 FLAT \"a\" 128"});
+  CHECK(parse_vmdk_descriptor(good));
+  CHECK_FALSE(parse_vmdk_descriptor(good + std::string(1, '\0') + "RW 8 ZERO\n"));
+  const std::string cut = good.substr(0, good.size() - 1);
+  CHECK_FALSE(parse_vmdk_descriptor(cut));
+  CHECK(parse_vmdk_descriptor(cut + std::string(1, '\0')));
+}
+
+TEST_CASE("vmdk descriptor: cut anywhere, it is refused or gives the extents before the cut") {
+  const std::string text = vmdk_text("custom", {"RW 128 FLAT \"first\" 17", "RW 16 SPARSE \"b\"",
+                                                "RW 100 VMFS \"c\"", "RW 7 ZERO"});
+  const auto whole = parse_vmdk_descriptor(text);
+  REQUIRE(whole);
+  for (size_t size = 0; size < text.size(); ++size) {
+    const auto cut = parse_vmdk_descriptor(text.substr(0, size));
+    for (size_t i = 0; cut && i < cut->extents.size(); ++i) {
+      CHECK(cut->extents[i].sectors == whole->extents[i].sectors);
+      CHECK(cut->extents[i].kind == whole->extents[i].kind);
+      CHECK(cut->extents[i].name == whole->extents[i].name);
+      CHECK(cut->extents[i].offset == whole->extents[i].offset);
+    }
+  }
+}
+
+TEST_CASE("vmdk descriptor: signs at the start of a file") {
+  using Signs = VmdkDescriptorSigns;
+  CHECK(vmdk_descriptor_signs("# Disk DescriptorFile\nversion=1\n") == Signs::kHeader);
+  CHECK(vmdk_descriptor_signs("\xef\xbb\xbf\r\n# made by X\r\n#  disk descriptorFILE\r\n") ==
+        Signs::kHeader);
+  CHECK(vmdk_descriptor_signs("version=1\ncreateType = \"vmfs\"\n") == Signs::kLines);
+  CHECK(vmdk_descriptor_signs("x\nRW 100 SPARSE \"a\"\n") == Signs::kLines);
+  CHECK(vmdk_descriptor_signs("version=1\n# Disk DescriptorFile\n") == Signs::kNone);
+  CHECK(vmdk_descriptor_signs("RW and createType in prose\n") == Signs::kNone);
+  CHECK(vmdk_descriptor_signs("") == Signs::kNone);
+  CHECK(vmdk_descriptor_signs(std::string_view("\0createType=x\n", 14)) == Signs::kNone);
+}
+
+}  // namespace
+}  // namespace underlay
