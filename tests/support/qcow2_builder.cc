@@ -69,6 +69,7 @@ Qcow2Builder::Bytes Qcow2Builder::pattern(uint64_t cluster, uint8_t seed) const 
 
 void Qcow2Builder::show(uint64_t cluster, ByteSpan bytes) {
   const uint64_t start = cluster * cluster_size();
+  if (start >= truth.size()) return;
   const uint64_t length = std::min<uint64_t>(bytes.size(), truth.size() - start);
   std::copy_n(bytes.begin(), length, truth.begin() + static_cast<ptrdiff_t>(start));
 }

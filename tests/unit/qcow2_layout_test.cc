@@ -2,8 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include "formats/qcow2.h"
-#include "tests/support/qcow2_builder.h"
+#include "tests/support/qcow2_fixture.h"
 
 namespace underlay {
 namespace {
@@ -15,15 +14,6 @@ Qcow2Header header_of(const Qcow2Builder& builder) {
   auto header = parse_qcow2_header(builder.file);
   REQUIRE_MESSAGE(header, header.error().to_string());
   return *header;
-}
-
-template <class T>
-void check_refused(const Result<T>& result, ErrorKind kind, std::string_view words) {
-  REQUIRE_FALSE(result);
-  const std::string line = result.error().to_string();
-  CAPTURE(line);
-  CHECK(result.error().kind == kind);
-  CHECK(line.find(words) != std::string::npos);
 }
 
 ProbeResult probe(const Qcow2Builder::Bytes& file) {
