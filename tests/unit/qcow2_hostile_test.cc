@@ -106,14 +106,14 @@ TEST_CASE("qcow2: of a file cut inside its last cluster, what is there is read")
 TEST_CASE("qcow2: whichever read of the file fails, no byte is wrong, and the next try succeeds") {
   const Qcow2Builder builder = sample(Codec::kDeflate);
   for (int64_t n = 0;; ++n) {
-    CAPTURE(n);
+    REQUIRE(n < 1000);
     const auto faulty =
         std::make_shared<FaultySource>(std::make_shared<MemorySource>(builder.file));
     faulty->fail_read(n);
     Qcow2Opener opener;
     const auto disk = opener.open_disk(faulty);
     if (!disk) {
-      CHECK(disk.error().kind == ErrorKind::kIo);
+      REQUIRE(disk.error().kind == ErrorKind::kIo);
       continue;
     }
     const size_t all = builder.truth.size() / 512;

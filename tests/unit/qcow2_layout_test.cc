@@ -153,6 +153,15 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("qcow2 extensions: nothing is read behind the one that ends them") {
+  Qcow2Builder builder({});
+  builder.add_extension(0, "");
+  builder.add_extension(0xe2792aca, "raw");
+  const auto extensions = parse_qcow2_extensions(header_of(builder), builder.file);
+  REQUIRE(extensions);
+  CHECK(extensions->backing_format.empty());
+}
+
 TEST_CASE("qcow2 extensions: the same one twice is ambiguous") {
   for (const uint32_t type : {0xe2792acau, 0x44415441u}) {
     Qcow2Builder builder({});
