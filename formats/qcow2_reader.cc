@@ -8,8 +8,9 @@ namespace {
 
 constexpr uint64_t kL1EntryBytes = 8;
 
+// REQUIRES: no end wraps.
 bool overlap(uint64_t a, uint64_t a_length, uint64_t b, uint64_t b_length) {
-  return a < b + b_length && b < a + a_length;
+  return b_length > 0 && a < b + b_length && b < a + a_length;
 }
 
 // The run of like parts of `cluster` at `in_cluster`; it ends with the cluster at the latest.

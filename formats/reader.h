@@ -28,7 +28,7 @@ struct ParentLink {
   std::vector<std::string> names;     // to be tried in this order; at least one
   std::optional<std::string> format;  // as format_table.h names it; nullopt: the image does not say
   std::string identity;               // what identity() of the parent must be; "" when not stated
-  ImageOptions options;               // that the parent is to be opened with
+  ImageOptions options{};             // that the parent is to be opened with
 };
 
 // Thread-safe after it was opened: every method is const and may be called from any thread. The

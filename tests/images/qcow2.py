@@ -107,7 +107,7 @@ def compressed_images():
         path = convert(f"{codec}-mixed", data, f"compression_type={codec}", ["-c"])
         writer = Writer(path, data).write(70 * KIB, 3 * KIB, 1).write(MIB, 300 * KIB, 2)
         writer.zero(2 * MIB, 128 * KIB).zero(3 * MIB, 64 * KIB, "-u")
-        add(f"{codec}-mixed", path, writer.done(), oracles=oracles)
+        add(f"{codec}-mixed", path, writer.done(), oracles=("qemu",))
     data = content(2 * MIB, 6)
     add("zlib-v2", convert("zlib-v2", data, "compat=0.10", ["-c"]), data)
 
@@ -208,9 +208,11 @@ def snapshots():
         active = Writer(path, active).write(512 * KIB, MIB, 18).done()
         name = f"snapshots-{compat}"
         add(name + "-active", path, active)
-        add(name + "-by-name", path, states["first"], ["-l", "first"], ("qemu",))
-        add(name + "-by-id", path, states["1"], ["-l", "2"], ("qemu",))
-        add(name + "-id-first", path, states["first"], ["-l", "1"], ("qemu",))
+        # After a resize qemu shows a snapshot at the active disk's size, not at its own.
+        oracles = ("qemu",) if len(active) == len(truth) else ()
+        add(name + "-by-name", path, states["first"], ["-l", "first"], oracles)
+        add(name + "-by-id", path, states["1"], ["-l", "2"], oracles)
+        add(name + "-id-first", path, states["first"], ["-l", "1"], oracles)
 
 
 def unclean_images():

@@ -1,0 +1,170 @@
+#include "tests/support/qcow2_builder.h"
+
+#include <zlib.h>
+#include <zstd.h>
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace underlay {
+namespace {
+
+constexpr uint64_t kCopied = uint64_t{1} << 63;
+constexpr uint64_t kCompressed = uint64_t{1} << 62;
+constexpr uint64_t kAllStored = 0xffffffff;
+
+}  // namespace
+
+Qcow2Builder::Bytes pack(Codec codec, ByteSpan bytes, int window_bits) {
+  Qcow2Builder::Bytes packed(ZSTD_compressBound(bytes.size()) + 64);
+  if (codec == Codec::kZstd) {
+    packed.resize(ZSTD_compress(packed.data(), packed.size(), bytes.data(), bytes.size(), 3));
+    return packed;
+  }
+  z_stream stream{};
+  if (deflateInit2(&stream, 9, Z_DEFLATED, -window_bits, 9, Z_DEFAULT_STRATEGY) != Z_OK) {
+    throw std::runtime_error("deflateInit2");
+  }
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(bytes.data()));
+  stream.avail_in = static_cast<uInt>(bytes.size());
+  stream.next_out = reinterpret_cast<Bytef*>(packed.data());
+  stream.avail_out = static_cast<uInt>(packed.size());
+  const int status = deflate(&stream, Z_FINISH);
+  packed.resize(stream.total_out);
+  deflateEnd(&stream);
+  if (status != Z_STREAM_END) throw std::runtime_error("deflate");
+  return packed;
+}
+
+Qcow2Builder::Qcow2Builder(const Options& options) : options_(options) {
+  const uint64_t needed = div_round_up(options.size, entries() * cluster_size());
+  if (options_.l1_entries == 0) options_.l1_entries = static_cast<uint32_t>(needed);
+  file.resize(cluster_size());
+  append(Bytes(options_.l1_entries * 8ull));
+  const bool zstd = options.codec == Codec::kZstd;
+  set32(0, 0x514649fb);
+  set32(4, options.version);
+  set32(20, options.cluster_bits);
+  set64(24, options.size);
+  set32(36, options_.l1_entries);
+  set64(40, l1_offset());
+  extensions_end_ = 72;
+  if (options.version >= 3) {
+    set64(72, (options.external_data ? 4 : 0) | (zstd ? 8 : 0) | (options.extended_l2 ? 16 : 0));
+    set32(96, 4);
+    set32(100, 112);
+    file[104] = std::byte{zstd};
+    extensions_end_ = 112;
+  }
+  if (options.size <= kMaxTruth) truth.resize(options.size);
+}
+
+Qcow2Builder::Bytes Qcow2Builder::pattern(uint64_t cluster, uint8_t seed) const {
+  Bytes bytes(cluster_size());
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    bytes[i] = std::byte(static_cast<uint8_t>(seed + cluster * 7 + i / 32 * 5 + i % 3));
+  }
+  return bytes;
+}
+
+void Qcow2Builder::show(uint64_t cluster, ByteSpan bytes) {
+  const uint64_t start = cluster * cluster_size();
+  if (start >= truth.size()) return;
+  const uint64_t length = std::min<uint64_t>(bytes.size(), truth.size() - start);
+  std::copy_n(bytes.begin(), length, truth.begin() + static_cast<ptrdiff_t>(start));
+}
+
+void Qcow2Builder::put_data(uint64_t cluster, uint8_t seed) {
+  const Bytes bytes = pattern(cluster, seed);
+  (void)l2_entry_offset(cluster);
+  const uint64_t host = options_.external_data ? cluster * cluster_size() : append(bytes);
+  put_entry(cluster, host | kCopied, kAllStored);
+  show(cluster, bytes);
+}
+
+void Qcow2Builder::put_zeros(uint64_t cluster, bool reserved) {
+  (void)l2_entry_offset(cluster);
+  // What lies in the place that is set aside must never show.
+  const uint64_t host = reserved ? append(pattern(cluster, 0xee)) | kCopied : 0;
+  put_entry(cluster, options_.extended_l2 ? host : host | 1, kAllStored << 32);
+  show(cluster, Bytes(cluster_size()));
+}
+
+void Qcow2Builder::put_compressed(uint64_t cluster, uint8_t seed) {
+  const Bytes bytes = pattern(cluster, seed);
+  put_stream(cluster, pack(options_.codec, bytes));
+  show(cluster, bytes);
+}
+
+void Qcow2Builder::put_stream(uint64_t cluster, ByteSpan stream) {
+  (void)l2_entry_offset(cluster);
+  const uint64_t host = append_sectors(stream);
+  const uint64_t sectors = div_round_up(stream.size(), 512);
+  const uint32_t shift = 62 - (options_.cluster_bits - 8);
+  put_entry(cluster, kCompressed | ((sectors - 1) << shift) | host);
+}
+
+void Qcow2Builder::put_entry(uint64_t cluster, uint64_t entry, uint64_t bitmap) {
+  const uint64_t at = l2_entry_offset(cluster);
+  set64(at, entry);
+  if (options_.extended_l2) set64(at + 8, bitmap);
+}
+
+uint64_t Qcow2Builder::l1_entry_offset(uint64_t cluster) const {
+  return l1_offset() + cluster / entries() * 8;
+}
+
+uint64_t Qcow2Builder::l2_entry_offset(uint64_t cluster) {
+  const uint64_t l1_entry = l1_entry_offset(cluster);
+  if (get64(l1_entry) == 0) set64(l1_entry, append(Bytes(cluster_size())) | kCopied);
+  return (get64(l1_entry) & ~kCopied) + cluster % entries() * entry_bytes();
+}
+
+uint64_t Qcow2Builder::append(ByteSpan bytes) {
+  file.resize(round_up(file.size(), cluster_size()).value());
+  return append_sectors(bytes);
+}
+
+uint64_t Qcow2Builder::append_sectors(ByteSpan bytes) {
+  file.resize(round_up(file.size(), 512).value());
+  const uint64_t at = file.size();
+  file.insert(file.end(), bytes.begin(), bytes.end());
+  return at;
+}
+
+void Qcow2Builder::add_extension(uint32_t type, std::string_view data) {
+  set32(extensions_end_, type);
+  set32(extensions_end_ + 4, static_cast<uint32_t>(data.size()));
+  std::ranges::copy(as_bytes(data), file.begin() + static_cast<ptrdiff_t>(extensions_end_ + 8));
+  extensions_end_ += 8 + round_up(data.size(), 8).value();
+}
+
+void Qcow2Builder::set_backing_name(std::string_view name) {
+  const uint64_t at = extensions_end_ + 8;  // behind the end of the extensions
+  set64(8, at);
+  set32(16, static_cast<uint32_t>(name.size()));
+  std::ranges::copy(as_bytes(name), file.begin() + static_cast<ptrdiff_t>(at));
+}
+
+void Qcow2Builder::put_snapshots(const std::vector<Snapshot>& snapshots) {
+  Bytes table;
+  for (const Snapshot& snapshot : snapshots) {
+    const size_t at = table.size();
+    const size_t text = at + 40 + snapshot.extra_bytes;
+    table.resize(round_up(text + snapshot.id.size() + snapshot.name.size(), 8).value());
+    const MutableByteSpan entry = MutableByteSpan(table).subspan(at);
+    store_be(entry, 0, snapshot.l1_offset);
+    store_be(entry, 8, snapshot.l1_entries);
+    store_be(entry, 12, static_cast<uint16_t>(snapshot.id.size()));
+    store_be(entry, 14, static_cast<uint16_t>(snapshot.name.size()));
+    store_be(entry, 36, snapshot.extra_bytes);
+    if (snapshot.extra_bytes >= 16) store_be(entry, 48, snapshot.disk_size);
+    auto out = table.begin() + static_cast<ptrdiff_t>(text);
+    out = std::ranges::copy(as_bytes(snapshot.id), out).out;
+    std::ranges::copy(as_bytes(snapshot.name), out);
+  }
+  set32(60, static_cast<uint32_t>(snapshots.size()));
+  set64(64, append(table));
+}
+
+}  // namespace underlay
