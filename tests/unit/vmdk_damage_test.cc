@@ -7,7 +7,7 @@
 #include "io/faulty_source.h"
 #include "tests/support/vmdk_opened.h"
 
-namespace underlay {
+namespace underlay::vmdk_test {
 namespace {
 
 constexpr uint64_t kGrainBytes = 4096;
@@ -231,4 +231,4 @@ TEST_CASE("vmdk: every single wrong byte of header, directory and table is safe"
 }
 
 }  // namespace
-}  // namespace underlay
+}  // namespace underlay::vmdk_test

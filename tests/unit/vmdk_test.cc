@@ -10,7 +10,7 @@
 #include "tests/support/vmdk_builder.h"
 #include "tests/support/vmdk_opened.h"
 
-namespace underlay {
+namespace underlay::vmdk_test {
 namespace {
 
 using Kind = Extent::Kind;
@@ -281,6 +281,8 @@ TEST_CASE("vmdk: what is no image of its own is refused") {
   };
   refused(in_memory(build_vmdk(content, {}).bytes), "without a descriptor");
   VmdkSpec spec;
+  spec.descriptor = std::string(20 * 512, '\0');
+  refused(in_memory(build_vmdk(content, spec).bytes), "without a descriptor");
   spec.descriptor = vmdk_text("monolithicSparse", {"RW 8 SPARSE \"a\"", "RW 8 SPARSE \"b\""});
   refused(in_memory(build_vmdk(content, spec).bytes), "2 extents");
   spec.descriptor = vmdk_text("monolithicSparse", {"RW 8 FLAT \"a\" 0"});
@@ -324,4 +326,4 @@ TEST_CASE("vmdk: a file with signs of the format is never taken for raw") {
 }
 
 }  // namespace
-}  // namespace underlay
+}  // namespace underlay::vmdk_test
