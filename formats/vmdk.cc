@@ -149,10 +149,19 @@ class VmdkOpener {
   }
 
  private:
+  // REQUIRES: length was checked against kVmdkMaxDescriptorBytes.
   Result<VmdkDescriptor> read_descriptor(uint64_t offset, uint64_t length) {
     std::vector<std::byte> bytes(static_cast<size_t>(length));
     TRY(image_.source->read_at(offset, bytes));
+    // Some writers leave room for a descriptor in each extent.
+    if (offset > 0 && bytes.front() == std::byte{0}) return lone_extent();
     return parse_vmdk_descriptor(as_text(bytes));
+  }
+
+  static Failure lone_extent() {
+    return fail(ErrorKind::kMalformed,
+                "is one extent of an image, without a descriptor: open the descriptor file that "
+                "names it");
   }
 
   Result<std::unique_ptr<Reader>> open_descriptor_file() {
@@ -168,11 +177,7 @@ class VmdkOpener {
 
   Result<std::unique_ptr<Reader>> open_sparse_file() {
     const VmdkSparseHeader header = TRY(read_vmdk_sparse_header(*image_.source));
-    if (header.descriptor_size == 0) {
-      return fail(ErrorKind::kMalformed,
-                  "is one extent of an image, without a descriptor: open the descriptor file that "
-                  "names it");
-    }
+    if (header.descriptor_size == 0) return lone_extent();
     // Both were limited by the header's parser.
     const uint64_t offset = header.descriptor_offset * kVmdkSectorBytes;
     const uint64_t length = header.descriptor_size * kVmdkSectorBytes;

@@ -6,7 +6,7 @@
 #include <random>
 #include <stdexcept>
 
-namespace underlay {
+namespace underlay::vmdk_test {
 namespace {
 
 constexpr uint64_t kSector = 512;
@@ -215,4 +215,4 @@ Result<OpenedFile> FilesInMemory::open(const std::string&, std::string_view name
   return OpenedFile{.source = found->second, .path = std::string(name)};
 }
 
-}  // namespace underlay
+}  // namespace underlay::vmdk_test

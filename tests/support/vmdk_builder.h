@@ -1,4 +1,5 @@
-// Builds VMDK images in memory, for tests that then break one field.
+// Builds VMDK images in memory, for tests that then break one field. All tests are one program:
+// these helpers have their own namespace.
 #pragma once
 
 #include <map>
@@ -9,7 +10,7 @@
 #include "formats/reader.h"
 #include "io/memory_source.h"
 
-namespace underlay {
+namespace underlay::vmdk_test {
 
 struct VmdkSpec {
   uint64_t capacity = 0;        // sectors; 0: those of the content
@@ -55,4 +56,4 @@ class FilesInMemory final : public NamedFiles {
   std::map<std::string, std::shared_ptr<const Source>, std::less<>> files;
 };
 
-}  // namespace underlay
+}  // namespace underlay::vmdk_test

@@ -4,7 +4,7 @@
 
 #include "formats/vmdk.h"
 
-namespace underlay {
+namespace underlay::vmdk_test {
 namespace {
 
 // Lends a reader to a Disk.
@@ -82,4 +82,4 @@ BuiltVmdk monolithic(const Bytes& content, VmdkSpec spec) {
   return build_vmdk(content, spec);
 }
 
-}  // namespace underlay
+}  // namespace underlay::vmdk_test

@@ -8,7 +8,7 @@
 #include "formats/disk.h"
 #include "tests/support/vmdk_builder.h"
 
-namespace underlay {
+namespace underlay::vmdk_test {
 
 using Bytes = std::vector<std::byte>;
 
@@ -35,4 +35,4 @@ std::vector<Result<Bytes>> read_steps(const Opened& opened, uint64_t step);
 // build_vmdk() with a descriptor.
 BuiltVmdk monolithic(const Bytes& content, VmdkSpec spec);
 
-}  // namespace underlay
+}  // namespace underlay::vmdk_test

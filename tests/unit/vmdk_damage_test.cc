@@ -7,7 +7,7 @@
 #include "io/faulty_source.h"
 #include "tests/support/vmdk_opened.h"
 
-namespace underlay {
+namespace underlay::vmdk_test {
 namespace {
 
 constexpr uint64_t kGrainBytes = 4096;
@@ -133,6 +133,16 @@ TEST_CASE("vmdk: a grain table beyond the end or in other metadata is refused at
   }
 }
 
+TEST_CASE("vmdk: a grain table inside the embedded descriptor is refused") {
+  const auto content = vmdk_content(256 << 10, 16, 256 << 10);
+  VmdkSpec spec;
+  spec.descriptor = vmdk_text("monolithicSparse", {vmdk_sparse_line(content.size() / 512)}) +
+                    std::string(8 * 512, '#') + '\n';
+  BuiltVmdk image = build_vmdk(content, spec);
+  store_le<uint32_t>(image.bytes, image.directory, 2);
+  CHECK(open_error(image).kind == ErrorKind::kMalformed);
+}
+
 TEST_CASE("vmdk: a grain directory beyond the end is refused at open") {
   for (const uint64_t sector : {uint64_t{1} << 40, kVmdkMaxSectors, kVmdkMaxSectors + 1,
                                 kVmdkGdAtEnd - 1, uint64_t{1} << 55}) {
@@ -221,4 +231,4 @@ TEST_CASE("vmdk: every single wrong byte of header, directory and table is safe"
 }
 
 }  // namespace
-}  // namespace underlay
+}  // namespace underlay::vmdk_test

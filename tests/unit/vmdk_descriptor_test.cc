@@ -5,7 +5,7 @@
 #include "formats/vmdk_layout.h"
 #include "tests/support/vmdk_builder.h"
 
-namespace underlay {
+namespace underlay::vmdk_test {
 namespace {
 
 using Access = VmdkExtentLine::Access;
@@ -244,4 +244,4 @@ TEST_CASE("vmdk descriptor: signs at the start of a file") {
 }
 
 }  // namespace
-}  // namespace underlay
+}  // namespace underlay::vmdk_test

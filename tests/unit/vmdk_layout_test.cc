@@ -6,7 +6,7 @@
 
 #include "tests/support/vmdk_builder.h"
 
-namespace underlay {
+namespace underlay::vmdk_test {
 namespace {
 
 std::vector<std::byte> header_bytes(bool compressed = false) {
@@ -192,4 +192,4 @@ TEST_CASE("vmdk layout: a grain's marker has its sector and a bounded size") {
 }
 
 }  // namespace
-}  // namespace underlay
+}  // namespace underlay::vmdk_test

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "formats/disk.h"
@@ -9,7 +10,7 @@
 #include "tests/support/vmdk_builder.h"
 #include "tests/support/vmdk_opened.h"
 
-namespace underlay {
+namespace underlay::vmdk_test {
 namespace {
 
 using Kind = Extent::Kind;
@@ -83,6 +84,20 @@ TEST_CASE("vmdk: entry 1 is zeros, and hides the parent, with the flag and witho
   }
 }
 
+TEST_CASE("vmdk: absent and zeroed grains are not one run") {
+  BuiltVmdk image = monolithic(vmdk_content(1 << 20, 4, 1 << 20), {});
+  image.set_entry(0, 0);
+  image.set_entry(1, 1);
+  image.set_entry(2, 0);
+  const Opened opened(in_memory(image.bytes));
+  for (const uint64_t grain : {0u, 1u, 2u}) {
+    const auto extent = opened.reader().map(grain * 4096, 1 << 19, MapFor::kRead);
+    REQUIRE(extent);
+    CHECK(extent->kind == (grain == 1 ? Kind::kZero : Kind::kParent));
+    CHECK(extent->length == (grain == 2 ? 2 * 4096 : 4096));  // content has zeros in grain 3
+  }
+}
+
 TEST_CASE("vmdk: kReadNow answers from memory only") {
   const Opened opened(in_memory(monolithic(vmdk_content(1 << 20, 5, 1 << 20), {}).bytes));
   const auto first = opened.reader().map(0, 4096, MapFor::kReadNow);
@@ -90,6 +105,39 @@ TEST_CASE("vmdk: kReadNow answers from memory only") {
   CHECK(first.error().kind == ErrorKind::kWouldBlock);
   REQUIRE(opened.reader().map(0, 4096, MapFor::kRead));
   CHECK(opened.reader().map(0, 4096, MapFor::kReadNow));
+}
+
+// Says of itself what a file says: which it is, and where it has a hole.
+class FileLike final : public Source {
+ public:
+  explicit FileLike(std::shared_ptr<const Source> inner) : inner_(std::move(inner)) {}
+  const std::string& name() const override { return inner_->name(); }
+  uint64_t size() const override { return inner_->size(); }
+  Result<void> read_at(uint64_t offset, MutableByteSpan out) const override {
+    return inner_->read_at(offset, out);
+  }
+  SourceRun run_at(uint64_t offset, uint64_t length) const override {
+    if (offset >= 1024) return {.hole = true, .length = length};
+    return {.hole = false, .length = std::min(length, 1024 - offset)};
+  }
+  std::optional<FileIdentity> identity() const override {
+    return FileIdentity{.device = 1, .inode = 2};
+  }
+
+ private:
+  std::shared_ptr<const Source> inner_;
+};
+
+TEST_CASE("vmdk: block status sees the holes of a flat extent's file, reads do not look") {
+  FilesInMemory files;
+  files.files["f"] = std::make_shared<FileLike>(in_memory(Bytes(8 * 512)));
+  const Opened opened(in_memory(vmdk_text("custom", {"RW 7 FLAT \"f\" 1"})), files);
+  const Reader& reader = opened.reader();
+  const auto data = reader.map(0, 7 * 512, MapFor::kStatus);
+  CHECK(data->kind == Kind::kData);
+  CHECK(data->length == 512);
+  CHECK(reader.map(512, 512, MapFor::kStatus)->kind == Kind::kZero);
+  CHECK(reader.map(512, 512, MapFor::kRead)->kind == Kind::kData);
 }
 
 struct Mixed {
@@ -182,6 +230,12 @@ TEST_CASE("vmdk: an image that names itself as its extent is refused") {
     const Opened opened(self, files);
     REQUIRE_FALSE(opened.result);
     CHECK(opened.result.error().message.find("names itself") != std::string::npos);
+
+    // The same file, opened a second time.
+    files.files["self"] = std::make_shared<FileLike>(self);
+    const Opened again(std::make_shared<FileLike>(self), files);
+    REQUIRE_FALSE(again.result);
+    CHECK(again.result.error().message.find("names itself") != std::string::npos);
   }
 }
 
@@ -227,6 +281,8 @@ TEST_CASE("vmdk: what is no image of its own is refused") {
   };
   refused(in_memory(build_vmdk(content, {}).bytes), "without a descriptor");
   VmdkSpec spec;
+  spec.descriptor = std::string(20 * 512, '\0');
+  refused(in_memory(build_vmdk(content, spec).bytes), "without a descriptor");
   spec.descriptor = vmdk_text("monolithicSparse", {"RW 8 SPARSE \"a\"", "RW 8 SPARSE \"b\""});
   refused(in_memory(build_vmdk(content, spec).bytes), "2 extents");
   spec.descriptor = vmdk_text("monolithicSparse", {"RW 8 FLAT \"a\" 0"});
@@ -270,4 +326,4 @@ TEST_CASE("vmdk: a file with signs of the format is never taken for raw") {
 }
 
 }  // namespace
-}  // namespace underlay
+}  // namespace underlay::vmdk_test
