@@ -147,6 +147,16 @@ TEST_CASE("vhd names: a locator that cannot be used is skipped, and told") {
   skipped([](auto& locator) { locator.data_offset = ~uint64_t{0} - 13; });  // wraps to 0
 }
 
+TEST_CASE("vhd names: a locator is read up to its limit, and no longer one") {
+  VhdBuilder builder;
+  builder.locators = {{"W2ru", utf16le("rel.vhd")}};
+  builder.parent_unicode_name = utf16be("b.vhd");
+  builder.locators[0].data.resize(vhd::kMaxLocatorBytes);  // NULs end the name
+  CHECK(told_by(builder).names.value() == Names{"rel.vhd", "b.vhd"});
+  builder.locators[0].data.resize(vhd::kMaxLocatorBytes + 2);
+  CHECK(told_by(builder).names.value() == Names{"b.vhd"});
+}
+
 TEST_CASE("vhd names: an image that names no parent is refused") {
   const Told told = told_by(VhdBuilder{});
   REQUIRE_FALSE(told.names);
