@@ -91,12 +91,12 @@ class Maker:
         data = content(6 * MIB, 5)
         dynamic = sparse(data, "footer")
         self.add("vhd-damaged-trailing-footer", dynamic[:-500] + b"\xee" * 4 + dynamic[-496:], data,
-                 [], args=())
-        self.add("vhd-missing-trailing-footer", dynamic[:-512], data, [], args=())
+                 ["qemu"], args=())
+        self.add("vhd-missing-trailing-footer", dynamic[:-512], data, ["qemu"], args=())
         self.add("vhd-damaged-footer-copy", dynamic[:80] + b"\xee" + dynamic[81:], data,
                  ["libvhdi"], args=())
-        self.add("vhd-short-footer-dynamic", dynamic[:-1], data, [], args=())
-        self.add("vhd-short-footer-fixed", fixed(data, "short")[:-1], data, [], args=())
+        self.add("vhd-short-footer-dynamic", dynamic[:-1], data, ["qemu"], args=())
+        self.add("vhd-short-footer-fixed", fixed(data, "short")[:-1], data, ["qemu"], args=())
 
     def hidden_by_tapdisk(self):
         data = content(2 * MIB, 6)

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-namespace underlay::test {
+namespace underlay::vhd::test {
 namespace {
 
 constexpr size_t kSector = 512;
@@ -28,6 +28,10 @@ uint32_t sum_of(ByteSpan bytes) {
 void seal(MutableByteSpan bytes, size_t checksum_at) {
   store_be<uint32_t>(bytes, checksum_at, 0);
   store_be<uint32_t>(bytes, checksum_at, ~sum_of(bytes));
+}
+
+uint64_t bitmap_bytes(uint32_t block_size) {
+  return div_round_up(div_round_up(block_size / kSector, 8), kSector) * kSector;
 }
 
 uint64_t padded(uint64_t bytes) { return div_round_up(bytes, kSector) * kSector; }
@@ -83,7 +87,7 @@ std::map<uint32_t, uint64_t> VhdBuilder::block_offsets() const {
   uint64_t at = blocks_at();
   for (const auto& [number, block] : blocks) {
     offsets[number] = at;
-    at += padded(block_size / kSector / 8 + 1) + block.data.size();
+    at += bitmap_bytes(block_size) + block.data.size();
   }
   return offsets;
 }
@@ -163,7 +167,7 @@ Bytes VhdBuilder::build() const {
   for (const Locator& locator : locators) append_padded(image, locator.data);
   for (const auto& [number, block] : blocks) {
     Bytes bitmap = block.bitmap;
-    bitmap.resize(padded(block_size / kSector / 8 + 1));
+    bitmap.resize(bitmap_bytes(block_size));
     append_padded(image, bitmap);
     image.insert(image.end(), block.data.begin(), block.data.end());
   }
@@ -171,4 +175,4 @@ Bytes VhdBuilder::build() const {
   return image;
 }
 
-}  // namespace underlay::test
+}  // namespace underlay::vhd::test

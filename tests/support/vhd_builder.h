@@ -10,7 +10,7 @@
 
 #include "io/bytes.h"
 
-namespace underlay::test {
+namespace underlay::vhd::test {
 
 using Bytes = std::vector<std::byte>;
 
@@ -86,4 +86,4 @@ void set_in_header(Bytes& image, size_t offset, T value) {
   seal_header(image, VhdBuilder::kHeaderAt);
 }
 
-}  // namespace underlay::test
+}  // namespace underlay::vhd::test

@@ -1,0 +1,98 @@
+#include "tests/support/vhd_disks.h"
+
+#include <cstring>
+
+namespace underlay::vhd::test {
+
+void MemoryFiles::add(const std::string& name, const Bytes& bytes) {
+  files_[name] = std::make_shared<MemorySource>(bytes, name);
+}
+
+Result<OpenedFile> MemoryFiles::open(const std::string&, std::string_view name) const {
+  const auto file = files_.find(std::string(name));
+  if (file == files_.end()) return fail(ErrorKind::kNotFound, "no file {}", name);
+  return OpenedFile{.source = file->second, .path = file->first};
+}
+
+Opened open(std::shared_ptr<const Source> source, const NamedFiles& files,
+            ImageOptions::VhdSize size) {
+  Opened opened;
+  OpenOptions options{.format = "vpc", .backing_format = "", .image = {}};
+  options.image.vhd_size = size;
+  opened.disk = open_disk(OpenedFile{.source = std::move(source), .path = "top"}, options, files,
+                          *opened.caches);
+  return opened;
+}
+
+Opened open(const Bytes& image, const NamedFiles& files, ImageOptions::VhdSize size) {
+  return open(std::make_shared<MemorySource>(image), files, size);
+}
+
+Result<Bytes> read(const Opened& opened, uint64_t offset, size_t length) {
+  Bytes bytes(length, std::byte{0xcc});
+  TRY(opened->read(offset, bytes));
+  return bytes;
+}
+
+Bytes read_all(const Opened& opened) {
+  return read(opened, 0, static_cast<size_t>(opened->size())).value();
+}
+
+VhdBuilder dynamic() {
+  VhdBuilder builder;
+  builder.current_size = kSize;
+  for (const uint32_t block : {1u, 3u, 5u}) {
+    builder.blocks[block] = {Bytes(1, std::byte{0xff}), pattern(kBlock, block)};
+  }
+  return builder;
+}
+
+Bytes content_of(const VhdBuilder& builder) {
+  Bytes content(div_round_up(builder.current_size, builder.block_size) * builder.block_size);
+  for (const auto& [number, block] : builder.blocks) {
+    std::memcpy(content.data() + size_t{number} * builder.block_size, block.data.data(),
+                block.data.size());
+  }
+  content.resize(builder.current_size);
+  return content;
+}
+
+VhdBuilder differencing() {
+  VhdBuilder builder;
+  builder.disk_type = 4;
+  builder.current_size = kSize;
+  builder.id = std::byte{0x33};
+  builder.parent_id = std::byte{0x11};
+  builder.locators = {{"W2ru", utf16le(".\\parent.vhd")}};
+  builder.blocks[0] = {Bytes(1, std::byte{0x00}), pattern(kBlock, 100)};
+  builder.blocks[1] = {Bytes(1, std::byte{0x96}), pattern(kBlock, 101)};  // 1001 0110
+  builder.blocks[2] = {Bytes(1, std::byte{0xff}), pattern(kBlock, 102)};
+  return builder;
+}
+
+Bytes differencing_content() {
+  Bytes content = content_of(dynamic());
+  const VhdBuilder child = differencing();
+  for (const size_t sector : {8u, 11u, 13u, 14u, 16u, 17u, 18u, 19u, 20u, 21u, 22u, 23u}) {
+    const Bytes& data = child.blocks.at(static_cast<uint32_t>(sector / 8)).data;
+    std::memcpy(content.data() + sector * 512, data.data() + sector % 8 * 512, 512);
+  }
+  return content;
+}
+
+MemoryFiles parent_files() {
+  MemoryFiles files;
+  files.add("parent.vhd", dynamic().build());
+  return files;
+}
+
+VhdBuilder with_batmap() {
+  VhdBuilder child = differencing();
+  child.creator = std::string("tap\0", 4);
+  child.creator_version = 0x00010003;
+  child.batmap = Bytes(512);
+  (*child.batmap)[0] = std::byte{0x80};
+  return child;
+}
+
+}  // namespace underlay::vhd::test
