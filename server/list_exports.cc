@@ -52,10 +52,6 @@ int on_done(void* data, int* error) {
   return 1;
 }
 
-nbd_completion_callback done_callback(Answer& answer) {
-  return {.callback = on_done, .user_data = &answer, .free = nullptr};
-}
-
 // A connection to the server that is asked, with one time limit for all of it.
 class Peer {
  public:
@@ -68,43 +64,47 @@ class Peer {
             ? ::nbd_aio_connect_tcp(handle_.get(), host(options), options.port.c_str())
             : ::nbd_aio_connect_unix(handle_.get(), options.socket_path.c_str());
     if (started != 0) return failure("cannot connect");
-    TRY(finish("cannot connect"));
-    if (::nbd_aio_is_negotiating(handle_.get()) == 1) return {};
-    return fail(ErrorKind::kUnsupported, "{}: the server does not support export lists", address_);
+    return finish("cannot connect");
   }
 
+  // A server of the oldstyle protocol negotiates nothing and has one export, which has no name.
+  bool oldstyle() const { return ::nbd_aio_is_negotiating(handle_.get()) != 1; }
+
   Result<std::vector<FoundExport>> exports() {
-    Answer answer;
-    const nbd_list_callback each{.callback = on_export, .user_data = &answer, .free = nullptr};
-    if (::nbd_aio_opt_list(handle_.get(), each, done_callback(answer)) != 0) {
+    if (oldstyle()) return std::vector<FoundExport>(1);
+    answer_ = {};
+    const nbd_list_callback each{.callback = on_export, .user_data = &answer_, .free = nullptr};
+    if (::nbd_aio_opt_list(handle_.get(), each, done_callback()) != 0) {
       return failure("cannot list the exports");
     }
-    TRY(finish("cannot list the exports", answer));
-    return std::move(answer.exports);
+    TRY(finish_answer("cannot list the exports"));
+    return std::move(answer_.exports);
   }
 
   // The questions below are about this export from here on.
   Result<void> choose(const std::string& name) {
     const std::string what = fmt::format("cannot describe the export \"{}\"", printable(name));
-    Answer answer;
+    if (oldstyle()) return {};
+    answer_ = {};
     if (::nbd_set_export_name(handle_.get(), name.c_str()) != 0 ||
-        ::nbd_aio_opt_info(handle_.get(), done_callback(answer)) != 0) {
+        ::nbd_aio_opt_info(handle_.get(), done_callback()) != 0) {
       return failure(what);
     }
-    return finish(what, answer);
+    return finish_answer(what);
   }
 
   Result<std::vector<std::string>> contexts() {
-    Answer answer;
-    const nbd_context_callback each{.callback = on_context, .user_data = &answer, .free = nullptr};
-    if (::nbd_aio_opt_list_meta_context(handle_.get(), each, done_callback(answer)) != 0) {
+    answer_ = {};
+    const nbd_context_callback each{.callback = on_context, .user_data = &answer_, .free = nullptr};
+    if (::nbd_aio_opt_list_meta_context(handle_.get(), each, done_callback()) != 0) {
       return failure("cannot list the meta contexts");
     }
-    TRY(finish("cannot list the meta contexts", answer));
-    return std::move(answer.contexts);
+    TRY(finish_answer("cannot list the meta contexts"));
+    return std::move(answer_.contexts);
   }
 
   void disconnect() {
+    if (oldstyle()) return;
     if (::nbd_aio_opt_abort(handle_.get()) == 0) (void)finish("cannot disconnect");
   }
 
@@ -125,6 +125,10 @@ class Peer {
     return options.bind_address.empty() ? "localhost" : options.bind_address.c_str();
   }
 
+  nbd_completion_callback done_callback() {
+    return {.callback = on_done, .user_data = &answer_, .free = nullptr};
+  }
+
   // Runs the connection until the server has answered.
   Result<void> finish(std::string_view what) {
     while (::nbd_aio_is_connecting(handle_.get()) == 1) {
@@ -140,17 +144,18 @@ class Peer {
     return {};
   }
 
-  Result<void> finish(std::string_view what, const Answer& answer) {
+  Result<void> finish_answer(std::string_view what) {
     TRY(finish(what));
-    if (answer.too_many) {
+    if (answer_.too_many) {
       return fail(ErrorKind::kLimit, "{}: {}: more than {} answers", address_, what,
-                  answer.contexts.empty() ? kMaxExports : kMaxContexts);
+                  answer_.contexts.empty() ? kMaxExports : kMaxContexts);
     }
-    if (answer.done) return {};
+    if (answer_.done) return {};
     return fail(ErrorKind::kIo, "{}: {}: the server refuses", address_, what);
   }
 
   std::string address_;
+  Answer answer_;  // libnbd has its address: outlives the handle
   std::unique_ptr<nbd_handle, Close> handle_{::nbd_create()};
   std::chrono::steady_clock::time_point deadline_ = std::chrono::steady_clock::now() + kTimeLimit;
 };

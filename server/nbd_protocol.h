@@ -79,8 +79,10 @@ enum class Command : uint16_t {
 
 // "Command flags".
 inline constexpr uint16_t kCommandFua = 1 << 0;
+inline constexpr uint16_t kCommandNoHole = 1 << 1;
 inline constexpr uint16_t kCommandDf = 1 << 2;
 inline constexpr uint16_t kCommandReqOne = 1 << 3;
+inline constexpr uint16_t kCommandFastZero = 1 << 4;
 inline constexpr uint16_t kCommandPayloadLength = 1 << 5;
 
 // Replies.

@@ -1,5 +1,7 @@
 #include "server/request.h"
 
+#include <algorithm>
+#include <array>
 #include <cassert>
 
 namespace underlay {
@@ -7,13 +9,19 @@ namespace underlay {
 using nbd::Command;
 using nbd::WireError;
 
-std::optional<Request> parse_request(ByteSpan header, const Negotiated& negotiated) {
+bool starts_request(ByteSpan bytes, const Negotiated& negotiated) {
+  std::array<std::byte, sizeof(uint32_t)> magic;
+  store_be<uint32_t>(magic, 0,
+                     negotiated.extended ? nbd::kExtendedRequestMagic : nbd::kRequestMagic);
+  const size_t known = std::min(bytes.size(), magic.size());
+  return std::equal(magic.begin(), magic.begin() + static_cast<std::ptrdiff_t>(known),
+                    bytes.begin());
+}
+
+Request parse_request(ByteSpan header, const Negotiated& negotiated) {
   assert(header.size() == request_bytes(negotiated));
   ByteReader reader(header);
-  const auto magic = reader.be<uint32_t>();
-  if (magic != (negotiated.extended ? nbd::kExtendedRequestMagic : nbd::kRequestMagic)) {
-    return std::nullopt;
-  }
+  reader.skip(sizeof(uint32_t));  // the magic
   Request request;
   request.flags = reader.be<uint16_t>();
   request.command = static_cast<Command>(reader.be<uint16_t>());
@@ -35,6 +43,7 @@ uint16_t allowed_flags(Command command, const Negotiated& negotiated) {
   uint16_t flags = nbd::kCommandFua;
   if (command == Command::kRead && negotiated.structured) flags |= nbd::kCommandDf;
   if (command == Command::kBlockStatus) flags |= nbd::kCommandReqOne;
+  if (command == Command::kWriteZeroes) flags |= nbd::kCommandNoHole | nbd::kCommandFastZero;
   return flags;
 }
 
@@ -43,9 +52,7 @@ uint16_t allowed_flags(Command command, const Negotiated& negotiated) {
 WireError validate_request(const Request& request, const Negotiated& negotiated,
                            uint64_t export_size) {
   const Command command = request.command;
-  if (command == Command::kWrite || command == Command::kTrim || command == Command::kWriteZeroes) {
-    return WireError::kPerm;
-  }
+  if (command == Command::kWrite) return WireError::kPerm;
   if ((request.flags & ~allowed_flags(command, negotiated)) != 0) return WireError::kInvalid;
   const bool within = range_within(request.offset, request.length, export_size);
   switch (command) {
@@ -55,6 +62,9 @@ WireError validate_request(const Request& request, const Negotiated& negotiated,
       return within ? WireError::kNone : WireError::kInvalid;
     case Command::kFlush:
       return WireError::kNone;
+    case Command::kTrim:
+    case Command::kWriteZeroes:
+      return WireError::kPerm;
     case Command::kBlockStatus: {
       const bool selected = negotiated.allocation || negotiated.allocation_depth;
       return within && selected && request.length > 0 ? WireError::kNone : WireError::kInvalid;

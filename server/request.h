@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 
 #include "io/bytes.h"
 #include "server/handshake.h"
@@ -23,9 +22,12 @@ inline size_t request_bytes(const Negotiated& negotiated) {
   return negotiated.extended ? nbd::kExtendedRequestBytes : nbd::kRequestBytes;
 }
 
-// nullopt when the magic is wrong: the stream is out of step, and the connection ends.
-// REQUIRES: header.size() == request_bytes(negotiated).
-std::optional<Request> parse_request(ByteSpan header, const Negotiated& negotiated);
+// Does a request begin here, as far as `bytes` go? If not, the stream is out of step, and the
+// connection ends.
+bool starts_request(ByteSpan bytes, const Negotiated& negotiated);
+
+// REQUIRES: starts_request(), header.size() == request_bytes(negotiated).
+Request parse_request(ByteSpan header, const Negotiated& negotiated);
 
 // How many bytes of payload follow the header.
 uint64_t payload_bytes(const Request& request, const Negotiated& negotiated);

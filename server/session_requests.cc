@@ -13,15 +13,14 @@ using nbd::WireError;
 bool Session::consume_transmission() {
   if (payload_left_ > 0) return consume_payload();
   const Negotiated& negotiated = handshake_.negotiated();
-  const size_t header = request_bytes(negotiated);
-  if (input().size() < header) return false;
-  const auto request = parse_request(input().first(header), negotiated);
-  if (!request) {
+  if (!starts_request(input(), negotiated)) {
     host_.log().detail("a client sent no request where one must stand: connection closed");
     close();
     return false;
   }
-  request_waits_ = !handle(*request);
+  const size_t header = request_bytes(negotiated);
+  if (input().size() < header) return false;
+  request_waits_ = !handle(parse_request(input().first(header), negotiated));
   if (request_waits_) return false;
   input_begin_ += header;
   return true;
