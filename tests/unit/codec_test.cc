@@ -73,7 +73,8 @@ const Packed kCodecs[] = {{Codec::kDeflate, raw_deflate},
 TEST_CASE("a cluster comes back as it was packed") {
   const Bytes plain = sample(kCluster);
   for (const auto& [codec, pack] : kCodecs) {
-    CAPTURE(static_cast<int>(codec));
+    const int number = static_cast<int>(codec);
+    CAPTURE(number);
     CHECK(unpacked(codec, pack(plain)) == plain);
     CHECK(unpacked(codec, pack(Bytes(kCluster))) == Bytes(kCluster));
   }
@@ -82,7 +83,8 @@ TEST_CASE("a cluster comes back as it was packed") {
 TEST_CASE("bytes behind the stream do not matter") {
   const Bytes plain = sample(kCluster);
   for (const auto& [codec, pack] : kCodecs) {
-    CAPTURE(static_cast<int>(codec));
+    const int number = static_cast<int>(codec);
+    CAPTURE(number);
     CHECK(unpacked(codec, pack(plain) + Bytes(511)) == plain);
     CHECK(unpacked(codec, pack(plain) + Bytes(300, std::byte{0xff})) == plain);
   }
@@ -91,7 +93,8 @@ TEST_CASE("bytes behind the stream do not matter") {
 TEST_CASE("a stream that is too short for the cluster is an error") {
   const Bytes plain = sample(kCluster);
   for (const auto& [codec, pack] : kCodecs) {
-    CAPTURE(static_cast<int>(codec));
+    const int number = static_cast<int>(codec);
+    CAPTURE(number);
     CHECK(!unpacked(codec, pack(plain), kCluster + 1));
     CHECK(!unpacked(codec, pack(plain) + Bytes(511), kCluster + 512));
     CHECK(!unpacked(codec, pack({})));
@@ -102,7 +105,8 @@ TEST_CASE("a deflate or zstd stream that is longer than the cluster fills it") {
   const Bytes plain = sample(kCluster);
   const Bytes first(plain.begin(), plain.begin() + 40000);
   for (const auto& [codec, pack] : kCodecs) {
-    CAPTURE(static_cast<int>(codec));
+    const int number = static_cast<int>(codec);
+    CAPTURE(number);
     CHECK(unpacked(codec, pack(plain), 40000) == first);
   }
 }
@@ -110,7 +114,8 @@ TEST_CASE("a deflate or zstd stream that is longer than the cluster fills it") {
 TEST_CASE("a stream that is cut off is an error wherever it is cut before the cluster is full") {
   const Bytes plain = sample(kCluster);
   for (const auto& [codec, pack] : kCodecs) {
-    CAPTURE(static_cast<int>(codec));
+    const int number = static_cast<int>(codec);
+    CAPTURE(number);
     const Bytes packed = pack(plain);
     for (size_t keep = 0; keep < packed.size() - 400; keep += 97) {
       CHECK(!unpacked(codec, ByteSpan(packed).first(keep)));
