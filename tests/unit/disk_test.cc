@@ -39,6 +39,8 @@ class FakeReader final : public Reader {
   FaultySource& faults() const { return *source_; }
 
   Result<Extent> map(uint64_t offset, uint64_t length, MapFor) const override {
+    CHECK(length > 0);
+    CHECK(range_within(offset, length, size_));  // what Reader::map() requires
     if (map_fails) return fail(ErrorKind::kMalformed, "table is damaged");
     uint64_t start = 0;
     for (const Piece& piece : pieces_) {
