@@ -52,16 +52,23 @@ Result<BlockCache::Handle> BlockCache::load_once(Key key, size_t size, const Loa
     // When that load fails, or its block is too large to be kept, this thread loads for itself.
     shard.loaded.wait(lock);
   }
+  auto bytes = std::make_shared<Bytes>(size);
   shard.loading.insert(key);
   lock.unlock();
-
-  auto bytes = std::make_shared<Bytes>(size);
-  const Result<void> result = load(MutableByteSpan(*bytes));
-
-  lock.lock();
-  shard.loading.erase(key);
-  shard.loaded.notify_all();
-  if (!result) return Failure(result.error());
+  const auto loading_is_over = [&] {
+    lock.lock();
+    shard.loading.erase(key);
+    shard.loaded.notify_all();
+  };
+  Result<void> result;
+  try {
+    result = load(MutableByteSpan(*bytes));
+  } catch (...) {  // no memory: those who wait must not wait for ever
+    loading_is_over();
+    throw;
+  }
+  loading_is_over();
+  if (!result) return Failure(std::move(result).error());
   insert_locked(shard, key, bytes);
   return Handle(std::move(bytes));
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "formats/qcow2_reader.h"
+#include "formats/snapshot_choice.h"
 
 namespace underlay {
 namespace {
@@ -95,56 +96,51 @@ class SnapshotTable {
 };
 
 // For the operator who asked for a snapshot that is not there.
-class SnapshotNames {
- public:
-  void add(const Snapshot& snapshot) {
-    if (++count_ > kMaxListed) return;
-    if (!text_.empty()) text_ += ", ";
-    text_ += fmt::format("{} (\"{}\")", printable(snapshot.id, kMaxNameBytes),
-                         printable(snapshot.name, kMaxNameBytes));
+std::string list_names(const std::vector<SnapshotLabel>& labels) {
+  constexpr size_t kMaxListed = 16;
+  constexpr size_t kMaxNameBytes = 64;
+  std::string text;
+  for (size_t i = 0; i < std::min(labels.size(), kMaxListed); ++i) {
+    if (i > 0) text += ", ";
+    text += fmt::format("{} (\"{}\")", printable(labels[i].id, kMaxNameBytes),
+                        printable(labels[i].name, kMaxNameBytes));
   }
-  std::string text() const {
-    if (count_ == 0) return "none";
-    if (count_ <= kMaxListed) return text_;
-    return fmt::format("{} and {} more", text_, count_ - kMaxListed);
-  }
+  if (labels.empty()) return "none";
+  if (labels.size() <= kMaxListed) return text;
+  return fmt::format("{} and {} more", text, labels.size() - kMaxListed);
+}
 
- private:
-  static constexpr size_t kMaxListed = 16;
-  static constexpr size_t kMaxNameBytes = 64;
-  std::string text_;
-  size_t count_ = 0;
-};
-
-// The id is asked first, as qemu does: a name may look like another one's id.
-Result<Qcow2L1> find_snapshot(const Source& file, const Qcow2Header& header,
-                              std::string_view wanted) {
+// The L1 table of the snapshot that `wanted` (-l) means.
+Result<Qcow2L1> snapshot_l1(const Source& file, const Qcow2Header& header,
+                            std::string_view wanted) {
   if (header.external_data()) {
     return fail(ErrorKind::kUnsupported,
                 "an image with a data file has no internal snapshots: -l \"{}\" cannot be served",
                 printable(wanted, 80));
   }
-  std::optional<Qcow2L1> found;
-  SnapshotNames names;
+  const SnapshotChoice choice = TRY(parse_snapshot_choice(wanted));
+  std::vector<SnapshotLabel> labels;
+  std::vector<Qcow2L1> tables;
   for (SnapshotTable table(file, header); !table.at_end();) {
-    const Snapshot snapshot = TRY(table.next());
-    names.add(snapshot);
-    const bool by_id = snapshot.id == wanted;
-    if (by_id || (!found && snapshot.name == wanted)) found = snapshot.l1;
-    if (by_id) break;
+    Snapshot snapshot = TRY(table.next());
+    labels.push_back({.id = std::move(snapshot.id), .name = std::move(snapshot.name)});
+    tables.push_back(snapshot.l1);
   }
+  auto found = find_snapshot(choice, labels);
   if (!found) {
-    return fail(ErrorKind::kNotFound, "no snapshot has the id or name \"{}\"; there are: {}",
-                printable(wanted, 80), names.text());
+    if (found.error().kind == ErrorKind::kNotFound) {
+      found.error().message += fmt::format("; there are: {}", list_names(labels));
+    }
+    return Failure(std::move(found).error());
   }
-  auto checked = check_qcow2_l1(header, *found);
+  auto checked = check_qcow2_l1(header, tables[*found]);
   if (!checked) {
     // The check speaks of the header's fields.
     checked.error().offset.reset();
     return with_context(std::move(checked).error(),
                         fmt::format("snapshot \"{}\": ", printable(wanted, 80)));
   }
-  return *found;
+  return tables[*found];
 }
 
 Result<std::optional<ParentLink>> backing_file(const Qcow2Header& header,
@@ -211,7 +207,7 @@ Result<std::unique_ptr<Reader>> open_image(const ImageToOpen& image) {
   parts.l1 = Qcow2L1{
       .offset = header.l1_table_offset, .entries = header.l1_size, .disk_size = header.size};
   if (image.options.snapshot) {
-    parts.l1 = TRY(find_snapshot(*image.source, header, *image.options.snapshot));
+    parts.l1 = TRY(snapshot_l1(*image.source, header, *image.options.snapshot));
   }
   parts.data_file = TRY(open_data_file(image, header, extensions));
   auto reader = std::make_unique<Qcow2Reader>(std::move(parts), image.caches);

@@ -27,6 +27,11 @@ class FaultySource final : public Source {
 
   const std::string& name() const override { return inner_->name(); }
   uint64_t size() const override { return inner_->size(); }
+  std::optional<FileIdentity> identity() const override { return inner_->identity(); }
+  Result<void> check_unchanged() const override { return inner_->check_unchanged(); }
+  SourceRun run_at(uint64_t offset, uint64_t length) const override {
+    return inner_->run_at(offset, length);
+  }
   Result<void> read_at(uint64_t offset, MutableByteSpan out) const override;
 
  private:

@@ -8,7 +8,10 @@ MemorySource::MemorySource(std::vector<std::byte> bytes, std::string name)
     : bytes_(std::move(bytes)), name_(std::move(name)) {}
 
 Result<void> MemorySource::read_at(uint64_t offset, MutableByteSpan out) const {
-  if (read_cached(offset, out) == out.size()) return {};
+  if (range_within(offset, out.size(), bytes_.size())) {
+    (void)read_cached(offset, out);
+    return {};
+  }
   return in_file(fail(ErrorKind::kTruncated, "{} bytes lie beyond the end, at {} bytes", out.size(),
                       bytes_.size()),
                  name_, offset);

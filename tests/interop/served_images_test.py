@@ -171,8 +171,9 @@ def depths_agree(ours, qemus, allocation):
           f"sector {sector}: depth {ours[sector]}, qemu says {qemus[sector]}")
 
 
-def qemu_arguments(image):
-    """The image's options without those that are only ours."""
+def qemu_arguments(image, format_name):
+    """The image's options without those that are only ours, and always with a format: qemu guesses
+    raw where we find the footer of a fixed VHD."""
     arguments = []
     words = iter(image["args"])
     for word in words:
@@ -180,10 +181,12 @@ def qemu_arguments(image):
             next(words)
         elif word.split("=")[0] not in OUR_OPTIONS:
             arguments.append(word)
+    if "-f" not in arguments:
+        arguments += ["-f", {"vhd": "vpc"}.get(format_name, format_name)]
     return ["-r", *arguments, image["path"]]
 
 
-def is_served_rightly(program, image, folder):
+def is_served_rightly(program, image, format_name, folder):
     with harness.serve([*image["args"], image["path"]], program=program) as server:
         whole_copies_are_equal(server, image, folder)
         parts_are_equal(server, image)
@@ -192,7 +195,7 @@ def is_served_rightly(program, image, folder):
     if "qemu" not in image["oracles"]:
         return
     with harness.serve(["-A", *image["args"], image["path"]], program=program) as server:
-        with harness.serve(["-A", *qemu_arguments(image)], program="qemu-nbd") as qemu:
+        with harness.serve(["-A", *qemu_arguments(image, format_name)], program="qemu-nbd") as qemu:
             allocation_is_no_coarser_than_qemus(statuses(server.uri, ALLOCATION),
                                                 statuses(qemu.uri, ALLOCATION))
             depths_agree(statuses(server.uri, DEPTH), statuses(qemu.uri, DEPTH), allocation)
@@ -204,12 +207,13 @@ def main():
     checked = 0
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, maker, folder], check=True)
-        manifest = os.path.join(folder, os.path.basename(maker).replace(".py", ".jsonl"))
+        format_name = os.path.basename(maker).removesuffix(".py")
+        manifest = os.path.join(folder, format_name + ".jsonl")
         with open(manifest, encoding="utf-8") as lines:
             for image in map(json.loads, lines):
                 checked += 1
                 try:
-                    is_served_rightly(program, image, folder)
+                    is_served_rightly(program, image, format_name, folder)
                     print("ok  ", image["name"], flush=True)
                 except Exception as error:  # this image failed; the others are still looked at
                     failed.append(image["name"])

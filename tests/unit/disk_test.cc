@@ -1,0 +1,291 @@
+#include "formats/disk.h"
+
+#include <doctest/doctest.h>
+
+#include <cerrno>
+#include <functional>
+
+#include "io/faulty_source.h"
+#include "io/memory_source.h"
+
+namespace underlay {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+using Kind = Extent::Kind;
+
+// A run of guest bytes. kData: `fill` is what the source holds there.
+struct Piece {
+  Kind kind;
+  uint64_t length;
+  int fill = 0;
+};
+
+// A reader over pieces, whose data lies in a memory source at the guest offset. A cluster is one
+// kCompressed piece.
+class FakeReader final : public Reader {
+ public:
+  explicit FakeReader(std::vector<Piece> pieces) : pieces_(std::move(pieces)) {
+    Bytes stored;
+    for (const Piece& piece : pieces_) {
+      stored.insert(stored.end(), piece.length, static_cast<std::byte>(piece.fill));
+    }
+    size_ = stored.size();
+    source_ = std::make_shared<FaultySource>(std::make_shared<MemorySource>(std::move(stored)));
+  }
+
+  uint64_t size() const override { return size_; }
+  std::vector<const Source*> sources() const override { return {source_.get()}; }
+  FaultySource& faults() const { return *source_; }
+
+  Result<Extent> map(uint64_t offset, uint64_t length, MapFor) const override {
+    CHECK(length > 0);
+    CHECK(range_within(offset, length, size_));  // what Reader::map() requires
+    if (map_fails) return fail(ErrorKind::kMalformed, "table is damaged");
+    uint64_t start = 0;
+    for (const Piece& piece : pieces_) {
+      if (offset >= start + piece.length) {
+        start += piece.length;
+        continue;
+      }
+      Extent extent;
+      extent.kind = piece.kind;
+      extent.length = std::min(length, start + piece.length - offset);
+      extent.source = source_.get();
+      extent.source_offset = piece.kind == Kind::kCompressed ? start : offset;
+      extent.cluster_start = start;
+      extent.cluster_length = static_cast<uint32_t>(piece.length);
+      return extent;
+    }
+    return fail(ErrorKind::kIo, "asked past the end");
+  }
+
+  Result<void> load_cluster(const Extent& extent, MutableByteSpan out) const override {
+    ++loads;
+    return source_->read_at(extent.source_offset, out);
+  }
+
+  bool map_fails = false;
+  mutable int loads = 0;
+
+ private:
+  std::vector<Piece> pieces_;
+  uint64_t size_ = 0;
+  std::shared_ptr<FaultySource> source_;
+};
+
+// A disk over fake layers, the top one first.
+struct Chain {
+  explicit Chain(std::vector<std::vector<Piece>> layers) {
+    std::vector<Layer> made;
+    for (auto& pieces : layers) {
+      auto reader = std::make_unique<FakeReader>(std::move(pieces));
+      readers.push_back(reader.get());
+      made.push_back({.reader = std::move(reader), .path = "fake", .format = "fake"});
+    }
+    disk = std::make_unique<Disk>(std::move(made), caches);
+  }
+  // The bytes, each as a letter; "error" when the read fails.
+  std::string text(uint64_t offset, size_t length, ZeroRuns* zeros = nullptr) const {
+    std::string out(length, '#');
+    const auto read = disk->read(offset, std::as_writable_bytes(std::span(out)), zeros);
+    if (!read) return "error";
+    for (char& c : out) c = c == '\0' ? '0' : c;
+    return out;
+  }
+
+  Caches caches;
+  std::vector<FakeReader*> readers;
+  std::unique_ptr<Disk> disk;
+};
+
+std::string repeat(uint64_t count, char c) { return std::string(count, c); }
+
+TEST_CASE("a read goes over data, zeros and parents in one") {
+  const Chain chain({{{Kind::kData, 512, 'a'}, {Kind::kZero, 512, 'x'}, {Kind::kParent, 512, 'x'}},
+                     {{Kind::kData, 1536, 'b'}}});
+  CHECK(chain.text(0, 1536) == repeat(512, 'a') + repeat(512, '0') + repeat(512, 'b'));
+  CHECK(chain.text(511, 514) == "a" + repeat(512, '0') + "b");
+  CHECK(chain.text(700, 0).empty());
+}
+
+TEST_CASE("zeros of a child hide the parent's data") {
+  const Chain chain({{{Kind::kZero, 512}}, {{Kind::kData, 512, 'b'}}});
+  CHECK(chain.text(0, 512) == repeat(512, '0'));
+}
+
+TEST_CASE("without a parent kParent is zeros, at depth 0") {
+  const Chain chain({{{Kind::kParent, 512, 'x'}}});
+  CHECK(chain.text(0, 512) == repeat(512, '0'));
+  const Extent extent = *chain.disk->map(0, 512, MapFor::kRead);
+  CHECK(extent.kind == Kind::kZero);
+  CHECK(extent.depth == 0);
+}
+
+TEST_CASE("a shorter parent is zeros behind its end, to the byte") {
+  const Chain chain({{{Kind::kParent, 2048, 'x'}}, {{Kind::kData, 700, 'b'}}});
+  CHECK(chain.text(0, 2048) == repeat(700, 'b') + repeat(1348, '0'));
+  CHECK(chain.disk->map(0, 2048, MapFor::kRead)->length == 700);
+  CHECK(chain.disk->map(700, 1000, MapFor::kRead)->kind == Kind::kZero);
+}
+
+TEST_CASE("a shorter parent hides what its own longer parent holds behind its end") {
+  const Chain chain(
+      {{{Kind::kParent, 2048, 'x'}}, {{Kind::kParent, 512, 'x'}}, {{Kind::kData, 2048, 'c'}}});
+  CHECK(chain.text(0, 2048) == repeat(512, 'c') + repeat(1536, '0'));
+}
+
+TEST_CASE("a longer parent is cut to the child's size") {
+  const Chain chain({{{Kind::kParent, 512, 'x'}}, {{Kind::kData, 4096, 'b'}}});
+  CHECK(chain.disk->size() == 512);
+  CHECK(chain.text(0, 512) == repeat(512, 'b'));
+}
+
+TEST_CASE("a size that is no multiple of a sector is filled up with zeros, never with the parent") {
+  const Chain chain({{{Kind::kData, 700, 'a'}}, {{Kind::kData, 4096, 'b'}}});
+  CHECK(chain.disk->unpadded_size() == 700);
+  CHECK(chain.disk->size() == 1024);
+  CHECK(chain.text(0, 1024) == repeat(700, 'a') + repeat(324, '0'));
+}
+
+TEST_CASE("depth counts the images from the top") {
+  const Chain chain({{{Kind::kData, 512, 'a'}, {Kind::kParent, 1024}},
+                     {{Kind::kParent, 512}, {Kind::kZero, 512}, {Kind::kParent, 512}},
+                     {{Kind::kParent, 1024}, {Kind::kData, 512, 'c'}}});
+  CHECK(chain.disk->map(0, 1, MapFor::kRead)->depth == 1);
+  CHECK(chain.disk->map(512, 1, MapFor::kRead)->depth == 2);
+  CHECK(chain.disk->map(1024, 1, MapFor::kRead)->depth == 3);
+}
+
+TEST_CASE("an extent never reaches over the end of a layer's extent") {
+  const Chain chain({{{Kind::kParent, 512}, {Kind::kData, 512, 'a'}}, {{Kind::kData, 1024, 'b'}}});
+  const Extent extent = *chain.disk->map(0, 1024, MapFor::kRead);
+  CHECK(extent.kind == Kind::kData);
+  CHECK(extent.length == 512);
+}
+
+TEST_CASE("a failed read of data fails the whole read, in every layer") {
+  for (const size_t layer : {0u, 1u}) {
+    const Chain chain(
+        {{{Kind::kData, 512, 'a'}, {Kind::kParent, 512}}, {{Kind::kData, 1024, 'b'}}});
+    chain.readers[layer]->faults().fail_read(0);
+    CHECK(chain.text(0, 1024) == "error");
+    CHECK(chain.text(0, 1024) == repeat(512, 'a') + repeat(512, 'b'));  // and is not remembered
+  }
+}
+
+TEST_CASE("a damaged table fails the read instead of falling through to the parent") {
+  for (const size_t layer : {0u, 1u}) {
+    const Chain chain({{{Kind::kParent, 512}}, {{Kind::kParent, 512}}, {{Kind::kData, 512, 'c'}}});
+    chain.readers[layer]->map_fails = true;
+    CHECK(chain.text(0, 512) == "error");
+    CHECK(!chain.disk->map(0, 512, MapFor::kStatus));
+    CHECK(!chain.disk->prefetch(0, 512));
+  }
+}
+
+TEST_CASE("a fault at any read of a chain is an error, never other bytes") {
+  const std::vector<std::vector<Piece>> layers = {
+      {{Kind::kData, 512, 'a'}, {Kind::kCompressed, 1024, 'z'}, {Kind::kParent, 1024}},
+      {{Kind::kParent, 1536}, {Kind::kData, 512, 'b'}, {Kind::kCompressed, 512, 'y'}}};
+  const std::string good = Chain(layers).text(0, 2560);
+  REQUIRE(good == repeat(512, 'a') + repeat(1024, 'z') + repeat(512, 'b') + repeat(512, 'y'));
+  for (const size_t layer : {0u, 1u}) {
+    for (int64_t nth = 0; nth < 4; ++nth) {
+      const Chain chain(layers);
+      chain.readers[layer]->faults().fail_read(nth);
+      const std::string text = chain.text(0, 2560);
+      CHECK((text == (nth < 2 ? "error" : good)));
+      chain.readers[layer]->faults().fail_read(-1);
+      CHECK((chain.text(0, 2560) == good));
+    }
+  }
+}
+
+TEST_CASE("a compressed cluster is unpacked once and cut to what is asked for") {
+  const Chain chain({{{Kind::kData, 512, 'a'}, {Kind::kCompressed, 4096, 'z'}}});
+  CHECK(chain.text(511, 3) == "azz");
+  CHECK(chain.text(4000, 608) == repeat(608, 'z'));
+  CHECK(chain.readers[0]->loads == 1);
+}
+
+TEST_CASE("read_unpacked answers from memory only") {
+  const Chain chain({{{Kind::kData, 512, 'a'}, {Kind::kCompressed, 4096, 'z'}}});
+  const Extent extent = *chain.disk->map(1000, 100, MapFor::kRead);
+  Bytes out(100);
+  CHECK(!chain.disk->read_unpacked(extent, 1000, out));
+  CHECK(chain.readers[0]->loads == 0);
+  REQUIRE(chain.disk->unpack_and_read(extent, 1000, out));
+  CHECK(out == Bytes(100, std::byte{'z'}));
+  std::fill(out.begin(), out.end(), std::byte{0});
+  CHECK(chain.disk->read_unpacked(extent, 1000, out));
+  CHECK(out == Bytes(100, std::byte{'z'}));
+}
+
+TEST_CASE("clusters of two layers at one offset are two clusters") {
+  const Chain chain(
+      {{{Kind::kCompressed, 512, 'a'}, {Kind::kParent, 512}}, {{Kind::kCompressed, 1024, 'b'}}});
+  CHECK(chain.text(0, 1024) == repeat(512, 'a') + repeat(512, 'b'));
+}
+
+TEST_CASE("prefetch brings compressed clusters into memory") {
+  const Chain chain({{{Kind::kCompressed, 4096, 'z'}, {Kind::kData, 512, 'a'}}});
+  REQUIRE(chain.disk->prefetch(0, 4608));
+  CHECK(chain.readers[0]->loads == 1);
+  CHECK(chain.text(0, 4096) == repeat(4096, 'z'));
+  CHECK(chain.readers[0]->loads == 1);
+}
+
+TEST_CASE("long runs of zeros may be noted instead of written") {
+  const Chain chain({{{Kind::kData, 4096, 'a'},
+                      {Kind::kZero, 8192},
+                      {Kind::kData, 4096, 'b'},
+                      {Kind::kZero, 512}}});
+  ZeroRuns zeros;
+  const std::string text = chain.text(0, 16896, &zeros);
+  REQUIRE(zeros.end() - zeros.begin() == 1);
+  CHECK(zeros.begin()->offset == 4096);
+  CHECK(zeros.begin()->length == 8192);
+  CHECK(text.substr(0, 4096) == repeat(4096, 'a'));
+  CHECK(text.substr(4096, 8192) == repeat(8192, '#'));  // left alone
+  CHECK(text.substr(12288) == repeat(4096, 'b') + repeat(512, '0'));
+}
+
+TEST_CASE("neighbouring runs of zeros are joined, and a full list says so") {
+  ZeroRuns zeros;
+  CHECK(!zeros.add(0, ZeroRuns::kMinLength - 1));
+  CHECK(zeros.add(0, 4096));
+  CHECK(zeros.add(4096, 512));  // short, but it goes on with the run before it
+  CHECK(zeros.begin()->length == 4608);
+  for (uint64_t i = 1; i < ZeroRuns::kMaxRuns; ++i) CHECK(zeros.add(i << 20, 4096));
+  CHECK(!zeros.add(uint64_t{ZeroRuns::kMaxRuns} << 20, 4096));
+  CHECK(zeros.add(((ZeroRuns::kMaxRuns - 1) << 20) + 4096, 4096));
+  CHECK(zeros.end() - zeros.begin() == ZeroRuns::kMaxRuns);
+  zeros.clear();
+  CHECK(zeros.begin() == zeros.end());
+}
+
+TEST_CASE("a disk of no bytes can be opened") {
+  const Chain chain({std::vector<Piece>{}});
+  CHECK(chain.disk->size() == 0);
+  CHECK(chain.text(0, 0).empty());
+  CHECK(chain.disk->prefetch(0, 0));
+}
+
+TEST_CASE("a reader without compression refuses load_cluster and names the file") {
+  class Plain final : public Reader {
+   public:
+    uint64_t size() const override { return 0; }
+    Result<Extent> map(uint64_t, uint64_t, MapFor) const override { return Extent{}; }
+    std::vector<const Source*> sources() const override { return {}; }
+  };
+  const MemorySource source(Bytes(1));
+  Extent extent;
+  extent.source = &source;
+  const auto loaded = Plain().load_cluster(extent, {});
+  REQUIRE(!loaded);
+  CHECK(loaded.error().file == "memory");
+}
+
+}  // namespace
+}  // namespace underlay
