@@ -304,11 +304,12 @@ void Handshake::finish_info_or_go(const ExportDescription& found, WireBuffer& ou
 void Handshake::finish_meta_context(const ExportDescription& found, WireBuffer& out) {
   const bool list = option_ == Option::kListMetaContext;
   bool allocation = list && queries_.empty();
-  bool depth = allocation && offer_depth_;
+  bool depth = allocation && offer_.allocation_depth;
   for (const std::string& query : queries_) {
     // A bare namespace lists what is in it, and selects nothing.
     if (query == kAllocation || (list && query == "base:")) allocation = true;
-    if (offer_depth_ && (query == kAllocationDepth || (list && query == "qemu:"))) depth = true;
+    if (offer_.allocation_depth && (query == kAllocationDepth || (list && query == "qemu:")))
+      depth = true;
   }
   const auto context = [&](uint32_t id, std::string_view name) {
     WireBuffer payload;
@@ -336,8 +337,9 @@ void Handshake::begin_transmission(const ExportDescription& found) {
 
 uint16_t Handshake::transmission_flags() const {
   // FLUSH and FUA ask nothing of a read-only server, and clients that saw them may send them.
-  uint16_t flags = nbd::kHasFlags | nbd::kReadOnly | nbd::kSendFlush | nbd::kSendFua |
-                   nbd::kCanMultiConn | nbd::kSendCache;
+  uint16_t flags =
+      nbd::kHasFlags | nbd::kReadOnly | nbd::kSendFlush | nbd::kSendFua | nbd::kSendCache;
+  if (offer_.multi_conn) flags |= nbd::kCanMultiConn;
   if (negotiated_.structured) flags |= nbd::kSendDf;
   return flags;
 }

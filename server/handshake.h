@@ -38,6 +38,12 @@ struct Negotiated {
   static constexpr uint32_t kAllocationDepthId = 2;
 };
 
+// What a server offers to its clients beyond the export itself.
+struct HandshakeOffer {
+  bool allocation_depth = false;  // qemu:allocation-depth may be selected (-A)
+  bool multi_conn = false;        // several connections of one client are welcome
+};
+
 class Handshake {
  public:
   enum class Need : uint8_t {
@@ -48,8 +54,7 @@ class Handshake {
     kClose,       // nothing: send what was written, then close
   };
 
-  // `offer_depth`: qemu:allocation-depth may be selected (-A).
-  explicit Handshake(bool offer_depth) : offer_depth_(offer_depth) {}
+  explicit Handshake(HandshakeOffer offer) : offer_(offer) {}
 
   // The server's first words.
   void greet(WireBuffer& out);
@@ -91,7 +96,7 @@ class Handshake {
   void reply(nbd::OptionReply type, ByteSpan payload, WireBuffer& out);
   void refuse(nbd::OptionReply type, std::string_view message, WireBuffer& out);
 
-  const bool offer_depth_;
+  const HandshakeOffer offer_;
   State state_ = State::kClientFlags;
   Need need_ = Need::kInput;
   bool fixed_newstyle_ = false;

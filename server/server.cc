@@ -65,7 +65,9 @@ Result<std::unique_ptr<Server>> Server::create(const ServerConfig& config, Expor
                                .catalog = catalog,
                                .reply_memory = server->reply_memory_,
                                .log = log,
-                               .offer_allocation_depth = config.allocation_depth};
+                               // With -e 1 a second connection would wait for the first to end.
+                               .offer = {.allocation_depth = config.allocation_depth,
+                                         .multi_conn = config.max_clients != 1}};
   for (unsigned i = 0; i < std::max(1u, config.threads); ++i) {
     server->threads_.push_back(TRY(ServingThread::create(context, *server)));
   }

@@ -39,8 +39,7 @@ class Server final : private ServingOwner {
  private:
   // A listening socket and the accept that waits on it.
   struct Acceptor final : Completion {
-    Acceptor(Server& owner, ListenSocket listening)
-        : server(owner), socket(std::move(listening)) {}
+    Acceptor(Server& owner, ListenSocket listening) : server(owner), socket(std::move(listening)) {}
     void complete(int result) override { server.on_accepted(*this, result); }
 
     Server& server;

@@ -22,7 +22,7 @@ struct ServingContext {
   ExportCatalog& catalog;
   ByteBudget& reply_memory;
   Log& log;
-  bool offer_allocation_depth = false;
+  HandshakeOffer offer;
 };
 
 // Who is told, on the serving thread, that a session is over, and how the thread itself ended.
@@ -59,7 +59,7 @@ class ServingThread final : private SessionHost {
   BufferPool& buffers() override { return buffers_; }
   ExportCatalog& catalog() override { return context_.catalog; }
   Log& log() override { return context_.log; }
-  bool offers_allocation_depth() const override { return context_.offer_allocation_depth; }
+  HandshakeOffer offer() const override { return context_.offer; }
   void session_ended(Session& session) override;
   void memory_is_short() override;
 

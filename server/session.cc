@@ -11,7 +11,7 @@ namespace underlay {
 Session::Session(SessionHost& host, UniqueFd socket)
     : host_(host),
       socket_(std::move(socket)),
-      handshake_(host.offers_allocation_depth()),
+      handshake_(host.offer()),
       lookup_(host.ring(), host.workers(), host.catalog(), *this),
       receive_buffer_(std::make_unique_for_overwrite<std::byte[]>(limits::kReceiveBuffer)),
       queue_(host.buffers()) {}

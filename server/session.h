@@ -41,7 +41,7 @@ class SessionHost {
   virtual BufferPool& buffers() = 0;
   virtual ExportCatalog& catalog() = 0;
   virtual Log& log() = 0;
-  virtual bool offers_allocation_depth() const = 0;
+  virtual HandshakeOffer offer() const = 0;
   // The session is over and may be destroyed, which ends its life in this call.
   virtual void session_ended(Session& session) = 0;
   // Reply memory is used up: time to drop clients that do not read their replies.

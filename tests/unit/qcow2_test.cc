@@ -283,8 +283,7 @@ TEST_CASE("qcow2 snapshots: one shows its own content and size, found by id befo
   const Qcow2Builder::Snapshot good{
       .id = "7", .name = "before", .l1_offset = l1, .l1_entries = 1, .disk_size = 4 << 10};
   const Qcow2Builder::Snapshot other{.id = "8", .name = "7", .disk_size = 0};
-  const Qcow2Builder::Snapshot later{.id = "9", .name = "before", .disk_size = 0};
-  builder.put_snapshots({other, good, later});
+  builder.put_snapshots({other, good});
   Bytes truth(4 << 10);
   std::ranges::copy(builder.pattern(3, 7), truth.begin() + 3 * 512);
 
@@ -298,6 +297,14 @@ TEST_CASE("qcow2 snapshots: one shows its own content and size, found by id befo
   }
   Qcow2Opener opener;
   CHECK(read_bytes(opener.open_disk(builder.file).value(), 0, 8 << 10).value() == builder.truth);
+}
+
+TEST_CASE("qcow2 snapshots: a name that two of them have is refused") {
+  Qcow2Builder builder({});
+  builder.put_snapshots({{.id = "1", .name = "before"}, {.id = "2", .name = "before"}});
+  Qcow2Opener opener;
+  opener.options.snapshot = "before";
+  check_refused(opener.open(builder.file), ErrorKind::kMalformed, "two snapshots");
 }
 
 TEST_CASE("qcow2 snapshots: an unknown one is refused with some of those that there are") {
