@@ -54,7 +54,9 @@ unsigned thread_count(const Options& options) {
   return options.max_clients == 0 ? wanted : std::min(wanted, options.max_clients);
 }
 
-Result<void> serve(const Options& options, std::optional<Daemon>& daemon) {
+// `inherited`: sockets that systemd handed over; without any, the options say where to listen.
+Result<void> serve(const Options& options, std::vector<ListenSocket> inherited,
+                   std::optional<Daemon>& daemon) {
   Log log(kProgram, options.verbose);
   const Confinement files = TRY(Confinement::create(options.allow_paths));
   Caches caches(options.caches);
@@ -63,7 +65,7 @@ Result<void> serve(const Options& options, std::optional<Daemon>& daemon) {
       files, caches, log);
   TRY(open_exports(options, files, caches, log, catalog));
 
-  std::vector<ListenSocket> sockets = TRY(inherited_sockets(options.address_given));
+  std::vector<ListenSocket> sockets = std::move(inherited);
   if (sockets.empty()) sockets = TRY(open_listen_sockets(options));
   for (const ListenSocket& socket : sockets) {
     log.detail(fmt::format("listening on {}", socket.address));
@@ -99,13 +101,16 @@ int run(const std::vector<std::string>& arguments) {
       result = list_exports(options, std::cout);
       break;
     case CommandLine::Action::kServe: {
+      // Before the fork: systemd names the process that it started.
+      auto inherited = inherited_sockets(options.address_given);
+      if (!inherited) return report(inherited.error());
       std::optional<Daemon> daemon;
       if (options.fork) {
         auto forked = Daemon::fork_into_background();
         if (!forked) return report(forked.error());
         daemon.emplace(*std::move(forked));
       }
-      result = serve(options, daemon);
+      result = serve(options, *std::move(inherited), daemon);
       break;
     }
   }
