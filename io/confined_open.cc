@@ -64,7 +64,8 @@ Result<Confinement> Confinement::create(const std::vector<std::string>& allowed)
   for (const std::string& folder : allowed) {
     auto resolved = resolve(folder);
     if (!resolved) return with_context(std::move(resolved).error(), "--allow-path: ");
-    if (!fs::is_directory(*resolved)) {
+    std::error_code error;
+    if (!fs::is_directory(*resolved, error)) {
       return in_file(fail(ErrorKind::kUsage, "--allow-path must name a folder"), folder);
     }
     confinement.allowed_.push_back(*std::move(resolved));

@@ -62,8 +62,8 @@ Result<std::unique_ptr<Ring>> Ring::create() {
 Result<void> Ring::run() {
   if (enabled_late_) {
     // liburing 2.3 declares io_uring_enable_rings() but does not export it.
-    const long status = ::syscall(SYS_io_uring_register, ring_->ring_fd,
-                                  IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
+    const long status =
+        ::syscall(SYS_io_uring_register, ring_->ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
     if (status < 0) return fail_errno(errno, "cannot enable the io_uring");
   }
   watch_wakeups();

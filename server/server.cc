@@ -91,6 +91,11 @@ void Server::accept_more() {
   const unsigned limit = config_.max_clients == 0
                              ? limits::kConnections
                              : std::min(config_.max_clients, limits::kConnections);
+  while (!stopping_ && clients_ < limit && !early_.empty()) {
+    ++clients_;
+    threads_[next_thread_++ % threads_.size()]->adopt(std::move(early_.front()));
+    early_.pop_front();
+  }
   if (stopping_ || accept_paused_ || clients_ >= limit) return;
   for (const auto& acceptor : acceptors_) {
     if (acceptor->waiting) continue;
@@ -105,9 +110,8 @@ void Server::on_accepted(Acceptor& acceptor, int result) {
   if (stopping_) return;
   if (socket.valid()) {
     if (acceptor.socket.tcp) set_tcp_options(socket.get());
-    ++clients_;
-    log_.detail(fmt::format("client {} connected to {}", clients_, acceptor.socket.address));
-    threads_[next_thread_++ % threads_.size()]->adopt(std::move(socket));
+    log_.detail(fmt::format("a client connected to {}", acceptor.socket.address));
+    early_.push_back(std::move(socket));
   } else if (result == -EMFILE || result == -ENFILE || result == -ENOMEM || result == -ENOBUFS) {
     log_.error(fmt::format("cannot accept a client: {}; trying again", strerror(-result)));
     accept_paused_ = true;

@@ -3,6 +3,7 @@
 
 #include <sys/signalfd.h>
 
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -72,6 +73,7 @@ class Server final : private ServingOwner {
   std::vector<std::unique_ptr<Acceptor>> acceptors_;
   size_t next_thread_ = 0;
   unsigned clients_ = 0;
+  std::deque<UniqueFd> early_;  // accepted on several sockets at once, beyond -e: they wait
   bool stopping_ = false;
   bool accept_paused_ = false;
   bool checking_files_ = false;

@@ -90,8 +90,8 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
   bool handle(const Request& request);
   bool start_read(const Request& request);
   bool read_inline(const Request& request);
-  bool fill_inline(const Request& request, MutableByteSpan out);
-  bool reply_hole(const Request& request);
+  bool fill_inline(const Request& request, Extent extent, MutableByteSpan out);
+  bool holes_allowed(const Request& request) const;
   bool reply_success(const Request& request);
   bool reply_error(const Request& request, nbd::WireError error, std::string_view message);
   void reply_finished();

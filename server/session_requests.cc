@@ -88,58 +88,57 @@ bool Session::start_read(const Request& request) {
 // The fast path: everything is in memory, and goes straight behind its header. False when it is not
 // (or there is no room): nothing was queued.
 bool Session::read_inline(const Request& request) {
-  const ReplyWriter writer(handshake_.negotiated(), request);
+  const auto first =
+      export_->disk().map(export_->start() + request.offset, request.length, MapFor::kReadNow);
+  if (!first) return false;
   const auto length = static_cast<size_t>(request.length);
   const MutableByteSpan room = queue_.reserve(ReplyWriter::kMaxHeader + length);
   if (room.empty()) {
     memory_wanted();
     return false;
   }
-  const bool holes = writer.structured() && (request.flags & nbd::kCommandDf) == 0;
-  if (holes && reply_hole(request)) return true;
+  const ReplyWriter writer(handshake_.negotiated(), request);
+  const bool all_zeros = first->kind == Extent::Kind::kZero && first->length == request.length;
+  if (all_zeros && holes_allowed(request)) {
+    queue_.commit(writer.put_hole(room, request.offset, request.length, true));
+    return true;
+  }
   const size_t header = writer.put_data_header(room, request.offset, length, true);
-  if (!fill_inline(request, room.subspan(header, length))) return false;
+  if (!fill_inline(request, *first, room.subspan(header, length))) return false;
   queue_.commit(header + length);
   return true;
 }
 
-bool Session::reply_hole(const Request& request) {
-  const auto extent =
-      export_->disk().map(export_->start() + request.offset, request.length, MapFor::kReadNow);
-  if (!extent || extent->kind != Extent::Kind::kZero || extent->length < request.length) {
-    return false;
-  }
-  const ReplyWriter writer(handshake_.negotiated(), request);
-  const MutableByteSpan room = queue_.reserve(ReplyWriter::kMaxHeader);
-  if (room.empty()) return false;
-  queue_.commit(writer.put_hole(room, request.offset, request.length, true));
-  return true;
+bool Session::holes_allowed(const Request& request) const {
+  return handshake_.negotiated().structured && (request.flags & nbd::kCommandDf) == 0;
 }
 
-bool Session::fill_inline(const Request& request, MutableByteSpan out) {
+// `extent`: what lies at the start of the request.
+bool Session::fill_inline(const Request& request, Extent extent, MutableByteSpan out) {
   const Disk& disk = export_->disk();
   uint64_t at = export_->start() + request.offset;
-  while (!out.empty()) {
-    const auto extent = disk.map(at, out.size(), MapFor::kReadNow);
-    if (!extent) return false;
-    const MutableByteSpan part = out.first(static_cast<size_t>(extent->length));
-    switch (extent->kind) {
+  for (;;) {
+    const MutableByteSpan part = out.first(static_cast<size_t>(extent.length));
+    switch (extent.kind) {
       case Extent::Kind::kZero:
         std::memset(part.data(), 0, part.size());
         break;
       case Extent::Kind::kData:
-        if (extent->source->read_cached(extent->source_offset, part) < part.size()) return false;
+        if (extent.source->read_cached(extent.source_offset, part) < part.size()) return false;
         break;
       case Extent::Kind::kCompressed:
-        if (!disk.read_unpacked(*extent, at, part)) return false;
+        if (!disk.read_unpacked(extent, at, part)) return false;
         break;
       case Extent::Kind::kParent:
         return false;
     }
     at += part.size();
     out = out.subspan(part.size());
+    if (out.empty()) return true;
+    const auto next = disk.map(at, out.size(), MapFor::kReadNow);
+    if (!next) return false;
+    extent = *next;
   }
-  return true;
 }
 
 ReadOperation& Session::take_read_operation() {
