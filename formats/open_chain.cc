@@ -40,7 +40,13 @@ class ChainOpener {
       }
       TRY(add_parent(*link));
     }
-    auto disk = std::make_shared<const Disk>(std::move(layers_), caches_);
+    const uint64_t size = layers_.front().reader->size();
+    if (options_.start > size) {
+      return in_file(fail(ErrorKind::kLimit, "offset {} (-o) lies beyond its size, {} bytes",
+                          options_.start, size),
+                     layers_.front().path);
+    }
+    auto disk = std::make_shared<const Disk>(std::move(layers_), caches_, options_.start);
     return OpenedDisk{.disk = std::move(disk), .warnings = std::move(warnings_)};
   }
 
@@ -169,7 +175,8 @@ Result<OpenedDisk> open_disk(OpenedFile top, const OpenOptions& options, const N
 Result<OpenedDisk> open_disk(const std::string& path, const OpenOptions& options,
                              const NamedFiles& files, Caches& caches) {
   auto source = TRY(open_file_source(path));
-  return open_disk(OpenedFile{.source = std::move(source), .path = path}, options, files, caches);
+  return open_disk(OpenedFile{.source = std::move(source), .path = TRY(with_resolved_folder(path))},
+                   options, files, caches);
 }
 
 }  // namespace underlay

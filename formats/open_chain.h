@@ -14,6 +14,7 @@ struct OpenOptions {
   std::string format;  // of the top image; "" = guess
   std::string
       backing_format;  // of its parent when the image does not state one; "" = see open_disk
+  uint64_t start = 0;  // where the disk begins in the image, bytes (-o)
   ImageOptions image;
 };
 

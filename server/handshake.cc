@@ -210,6 +210,9 @@ void Handshake::take_meta_context(WireBuffer& out) {
   const auto count = reader.be<uint32_t>();
   bool valid = reader.ok() && valid_name(name);
   queries_.clear();
+  if (valid && count > limits::kMetaQueries && reader.remaining() / sizeof(uint32_t) >= count) {
+    return refuse(OptionReply::kErrTooBig, "too many queries in one option", out);
+  }
   for (uint32_t i = 0; valid && i < count; ++i) {
     const auto length = reader.be<uint32_t>();
     const std::string_view query = as_text(reader.bytes(length));
@@ -321,13 +324,13 @@ void Handshake::finish_meta_context(const ExportDescription& found, WireBuffer& 
   if (depth) context(Negotiated::kAllocationDepthId, kAllocationDepth);
   reply(OptionReply::kAck, {}, out);
   if (list) return;
+  queries_ = {};
   negotiated_.allocation = allocation;
   negotiated_.allocation_depth = depth;
   contexts_export_ = found.name;
 }
 
 void Handshake::begin_transmission(const ExportDescription& found) {
-  negotiated_.export_name = found.name;
   // Contexts belong to the export that they were selected for.
   if (contexts_export_ != found.name) {
     negotiated_.allocation = negotiated_.allocation_depth = false;

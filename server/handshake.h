@@ -28,7 +28,6 @@ struct ExportDescription {
 
 // Which replies and contexts a client has negotiated.
 struct Negotiated {
-  std::string export_name;
   bool structured = false;        // also true when `extended`
   bool extended = false;          // 32-byte requests, 64-bit lengths
   bool allocation = false;        // context base:allocation, id kAllocationId

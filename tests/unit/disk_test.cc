@@ -76,14 +76,14 @@ class FakeReader final : public Reader {
 
 // A disk over fake layers, the top one first.
 struct Chain {
-  explicit Chain(std::vector<std::vector<Piece>> layers) {
+  explicit Chain(std::vector<std::vector<Piece>> layers, uint64_t start = 0) {
     std::vector<Layer> made;
     for (auto& pieces : layers) {
       auto reader = std::make_unique<FakeReader>(std::move(pieces));
       readers.push_back(reader.get());
       made.push_back({.reader = std::move(reader), .path = "fake", .format = "fake"});
     }
-    disk = std::make_unique<Disk>(std::move(made), caches);
+    disk = std::make_unique<Disk>(std::move(made), caches, start);
   }
   // The bytes, each as a letter; "error" when the read fails.
   std::string text(uint64_t offset, size_t length, ZeroRuns* zeros = nullptr) const {
@@ -209,17 +209,21 @@ TEST_CASE("a compressed cluster is unpacked once and cut to what is asked for") 
   CHECK(chain.readers[0]->loads == 1);
 }
 
-TEST_CASE("read_unpacked answers from memory only") {
-  const Chain chain({{{Kind::kData, 512, 'a'}, {Kind::kCompressed, 4096, 'z'}}});
-  const Extent extent = *chain.disk->map(1000, 100, MapFor::kRead);
-  Bytes out(100);
-  CHECK(!chain.disk->read_unpacked(extent, 1000, out));
+TEST_CASE("read_from_memory stops at the first cluster that is not unpacked yet") {
+  const Chain chain({{{Kind::kZero, 512}, {Kind::kCompressed, 4096, 'z'}}});
+  Bytes out(1024);
+  CHECK(chain.disk->read_from_memory(0, out) == 512);
   CHECK(chain.readers[0]->loads == 0);
-  REQUIRE(chain.disk->unpack_and_read(extent, 1000, out));
-  CHECK(out == Bytes(100, std::byte{'z'}));
-  std::fill(out.begin(), out.end(), std::byte{0});
-  CHECK(chain.disk->read_unpacked(extent, 1000, out));
-  CHECK(out == Bytes(100, std::byte{'z'}));
+  CHECK(chain.text(512, 1) == "z");
+  CHECK(chain.disk->read_from_memory(0, out) == out.size());
+  CHECK(as_text(out) == repeat(512, '\0') + repeat(512, 'z'));
+}
+
+TEST_CASE("a disk may begin within its image, and ends with a whole sector") {
+  const Chain chain({{{Kind::kData, 507, 'a'}, {Kind::kCompressed, 1029, 'z'}}}, 5);
+  CHECK(chain.disk->size() == 1536);
+  CHECK(chain.text(0, 1536) == repeat(502, 'a') + repeat(1029, 'z') + repeat(5, '0'));
+  CHECK(chain.text(600, 2) == "zz");
 }
 
 TEST_CASE("clusters of two layers at one offset are two clusters") {
