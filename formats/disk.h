@@ -56,7 +56,8 @@ class Disk {
 
   const std::vector<Layer>& layers() const { return layers_; }
 
-  // As Reader::map(), of the whole chain: never kParent, `depth` set.
+  // As Reader::map(), of the whole chain: never kParent, `depth` set. Under kStatus, a hole of the
+  // file system inside stored data is kZero, not reserved.
   // REQUIRES: length > 0, offset + length <= size().
   Result<Extent> map(uint64_t offset, uint64_t length, MapFor purpose) const;
 

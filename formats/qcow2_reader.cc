@@ -153,7 +153,7 @@ Result<Extent> Qcow2Reader::map_with_l2(uint64_t l2_offset, uint64_t offset, uin
     if (!next || !continues(run, *next)) break;
     run.length += next->length;
   }
-  return finish(run, offset, length, purpose);
+  return finish(run, offset, length);
 }
 
 // What the L2 entry at `entry_offset` says of `offset`, to the end of its cluster at most.
@@ -190,8 +190,7 @@ Result<Extent> Qcow2Reader::map_cluster(const MetadataSlice& l2, uint64_t l2_off
 }
 
 // Cuts the run to what was asked for and to what its file has.
-Result<Extent> Qcow2Reader::finish(Extent extent, uint64_t offset, uint64_t length,
-                                   MapFor purpose) const {
+Result<Extent> Qcow2Reader::finish(Extent extent, uint64_t offset, uint64_t length) const {
   extent.length = std::min(extent.length, length);
   if (extent.kind != Extent::Kind::kData && extent.kind != Extent::Kind::kCompressed) return extent;
 
@@ -211,10 +210,6 @@ Result<Extent> Qcow2Reader::finish(Extent extent, uint64_t offset, uint64_t leng
     return extent;
   }
   extent.length = std::min(extent.length, present);
-  if (purpose != MapFor::kStatus) return extent;
-  const SourceRun run = file.run_at(extent.source_offset, extent.length);
-  extent.length = run.length;
-  if (run.hole) extent.kind = Extent::Kind::kZero;
   return extent;
 }
 

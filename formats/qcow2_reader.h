@@ -49,7 +49,7 @@ class Qcow2Reader final : public Reader {
                              MapFor purpose) const;
   Result<Extent> map_cluster(const MetadataSlice& l2, uint64_t l2_offset, uint64_t entry_offset,
                              uint64_t offset) const;
-  Result<Extent> finish(Extent extent, uint64_t offset, uint64_t length, MapFor purpose) const;
+  Result<Extent> finish(Extent extent, uint64_t offset, uint64_t length) const;
 
   Qcow2Parts parts_;
   Metadata tables_;

@@ -39,11 +39,6 @@ class VmdkReader final : public Reader {
     length = std::min(length, disk_extent.end - offset);
     Extent extent = TRY(map_within(disk_extent, offset - disk_extent.start, length, purpose));
     if (extent.kind == Extent::Kind::kCompressed) extent.cluster_start += disk_extent.start;
-    if (extent.kind == Extent::Kind::kData && purpose == MapFor::kStatus) {
-      const SourceRun run = extent.source->run_at(extent.source_offset, extent.length);
-      extent.length = run.length;
-      if (run.hole) extent.kind = Extent::Kind::kZero;
-    }
     return extent;
   }
 
