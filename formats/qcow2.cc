@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "formats/file_name.h"
 #include "formats/qcow2_reader.h"
 #include "formats/snapshot_choice.h"
 
@@ -14,12 +15,6 @@ Result<Bytes> read_head(const Source& file, uint64_t length) {
   Bytes head(static_cast<size_t>(std::min(length, file.size())));
   TRY(file.read_at(0, head));
   return head;
-}
-
-// As qemu decides it: a colon before the first slash.
-bool names_protocol(std::string_view name) {
-  const size_t at = name.find_first_of(":/");
-  return at != std::string_view::npos && name[at] == ':';
 }
 
 Result<void> check_file_name(std::string_view what, std::string_view name) {

@@ -6,6 +6,7 @@
 #include <map>
 #include <span>
 
+#include "formats/file_name.h"
 #include "formats/format_table.h"
 
 namespace underlay {
@@ -170,8 +171,7 @@ Result<std::string> plain_file_name(std::string_view name) {
     return fail(ErrorKind::kUnsupported,
                 "json: names are not supported: use --image-opts driver=FORMAT,file.filename=FILE");
   }
-  const size_t end = name.find_first_of(":/");
-  if (end != std::string_view::npos && name[end] == ':') {
+  if (names_protocol(name)) {
     return fail(ErrorKind::kUnsupported,
                 "\"{}\" has a protocol, and only local files are served: write ./{} when it is a "
                 "file of that name",
