@@ -6,6 +6,7 @@
 #include <map>
 #include <span>
 
+#include "formats/comma_list.h"
 #include "formats/file_name.h"
 #include "formats/format_table.h"
 
@@ -47,26 +48,12 @@ constexpr std::array kIdleKeys = {
 
 using Keys = std::map<std::string, std::string, std::less<>>;
 
-// The text up to the next comma that stands alone; it and the comma are taken off `rest`.
-std::string take_field(std::string_view& rest) {
-  std::string field;
-  while (!rest.empty()) {
-    const char first = rest.front();
-    rest.remove_prefix(1);
-    if (first == ',') {
-      if (!rest.starts_with(',')) return field;
-      rest.remove_prefix(1);
-    }
-    field += first;
-  }
-  return field;
-}
-
 // As in qemu, the last of several equal keys counts.
 Result<Keys> split_keys(std::string_view text) {
+  std::vector<std::string> fields = split_at_commas(text);
+  if (fields.back().empty()) fields.pop_back();  // nothing at all, or nothing behind the last comma
   Keys keys;
-  while (!text.empty()) {
-    const std::string field = take_field(text);
+  for (const std::string& field : fields) {
     const size_t equals = field.find('=');
     if (equals == std::string::npos || equals == 0) {
       return fail(ErrorKind::kUsage,
