@@ -16,10 +16,6 @@ Extent stored(const Source& source, uint64_t source_offset, uint64_t length) {
   return extent;
 }
 
-bool overlap(const FileRange& a, const FileRange& b) {
-  return a.offset < b.offset + b.length && b.offset < a.offset + a.length;
-}
-
 }  // namespace
 
 Result<Extent> FixedReader::map(uint64_t offset, uint64_t length, MapFor) const {
@@ -33,7 +29,7 @@ Result<uint64_t> SparseReader::block_start(uint64_t block, uint32_t entry) const
   const uint64_t used = std::min(block_size, image_.size - block * block_size);
   const FileRange range{.offset = entry * kSectorBytes, .length = bitmap_bytes_ + used};
   for (const FileRange& metadata : image_.metadata) {
-    if (!overlap(range, metadata)) continue;
+    if (!range.overlaps(metadata)) continue;
     return in_file(fail(ErrorKind::kMalformed,
                         "BAT entry {} is sector {}, where the image has its metadata (bytes {} to "
                         "{}): the image is damaged",
