@@ -9,6 +9,7 @@
 #include "formats/vmdk_descriptor.h"
 #include "formats/vmdk_extent.h"
 #include "formats/vmdk_layout.h"
+#include "formats/windows_path.h"
 
 namespace underlay {
 namespace {
@@ -54,12 +55,12 @@ class VmdkReader final : public Reader {
     if (!descriptor_.parent_cid) return std::nullopt;
     const std::string& hint = descriptor_.parent_file_name_hint;
     ParentLink link{.names = {hint}, .format = "vmdk", .identity = cid(*descriptor_.parent_cid)};
-    std::string slashes = hint;
-    std::replace(slashes.begin(), slashes.end(), '\\', '/');
-    if (slashes != hint) link.names.push_back(slashes);
-    const bool drive = slashes.size() > 1 && slashes[1] == ':';
-    const std::string base = slashes.substr(slashes.find_last_of("/:") + 1);
-    if ((drive || slashes.starts_with('/')) && !base.empty()) link.names.push_back(base);
+    const std::string local = name_of_windows_path(hint);
+    const std::string beside =
+        local.starts_with('/') ? local.substr(local.rfind('/') + 1) : std::string();
+    for (const std::string& name : {local, beside}) {
+      if (!name.empty() && name != hint) link.names.push_back(name);
+    }
     return link;
   }
 
