@@ -29,10 +29,11 @@ struct ProbeInput {
 };
 
 struct Format {
-  std::string_view name;   // qemu's: what -f takes and messages say
-  std::string_view alias;  // another name that -f takes, "" for none
-  ProbeResult (*probe)(const ProbeInput&);
-  Result<std::unique_ptr<Reader>> (*open)(const ImageToOpen&);
+  std::string_view name;        // qemu's: what -f takes and messages say
+  std::string_view alias = {};  // another name that -f takes, "" for none
+  bool snapshots = false;       // may have internal ones: obeys ImageOptions::snapshot
+  ProbeResult (*probe)(const ProbeInput&) = nullptr;
+  Result<std::unique_ptr<Reader>> (*open)(const ImageToOpen&) = nullptr;
 };
 
 std::span<const Format> formats();

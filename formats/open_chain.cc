@@ -126,6 +126,11 @@ class ChainOpener {
                      file.path);
     }
     if (identity) seen_.push_back(*identity);
+    if (image_options.snapshot && !format.snapshots) {
+      return in_file(
+          fail(ErrorKind::kUnsupported, "{} images have no internal snapshots (-l)", format.name),
+          file.path);
+    }
 
     std::vector<std::string> warnings;
     const ImageToOpen image{.source = std::move(file.source),

@@ -29,10 +29,6 @@ class RawReader final : public Reader {
 ProbeResult probe_raw(const ProbeInput&) { return {}; }
 
 Result<std::unique_ptr<Reader>> open_raw(const ImageToOpen& image) {
-  if (image.options.snapshot) {
-    return in_file(fail(ErrorKind::kUsage, "raw images have no internal snapshots (-l)"),
-                   image.path);
-  }
   return std::make_unique<RawReader>(image.source);
 }
 

@@ -179,9 +179,6 @@ ProbeResult probe_vhd(const ProbeInput& input) {
 }
 
 Result<std::unique_ptr<Reader>> open_vhd(const ImageToOpen& image) {
-  if (image.options.snapshot) {
-    return fail(ErrorKind::kUsage, "VHD images have no internal snapshots (-l)");
-  }
   const vhd::FoundFooter found = TRY(vhd::read_footer(*image.source));
   image.warnings.insert(image.warnings.end(), found.warnings.begin(), found.warnings.end());
   if (found.footer.is_sparse()) return vhd::open_sparse(image, found);

@@ -122,9 +122,6 @@ class VmdkOpener {
   explicit VmdkOpener(const ImageToOpen& image) : image_(image) {}
 
   Result<std::unique_ptr<Reader>> open() {
-    if (image_.options.snapshot) {
-      return fail(ErrorKind::kUsage, "vmdk images have no internal snapshots (-l)");
-    }
     std::vector<std::byte> head(std::min<uint64_t>(8, image_.source->size()));
     TRY(image_.source->read_at(0, head));
     switch (vmdk_magic(head)) {

@@ -34,9 +34,9 @@ Disk disk_of(const Opened& opened) {
 
 }  // namespace
 
-Opened::Opened(std::shared_ptr<const Source> source, const FilesInMemory& files,
-               const ImageOptions& options)
+Opened::Opened(std::shared_ptr<const Source> source, const FilesInMemory& files)
     : result(std::shared_ptr<const Reader>()) {
+  const ImageOptions options;
   const ImageToOpen image{.source = std::move(source),
                           .path = "memory",
                           .files = files,

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 
+#include "formats/format_table.h"
 #include "io/memory_source.h"
 #include "tests/support/temp_folder.h"
 
@@ -75,11 +76,28 @@ TEST_CASE("a size that is no multiple of a sector is told in a warning") {
 
 TEST_CASE("an error of a reader names the image") {
   Opener opener;
-  OpenOptions options = as("raw");
-  options.image.snapshot = "first";
-  const auto opened = opener.open(opener.folder.write("a", "x"), options);
-  REQUIRE(!opened);
-  CHECK(opened.error().file == opener.folder.path("a"));
+  for (const char* format : {"qcow2", "vpc", "vmdk"}) {
+    const auto opened = opener.open(opener.folder.write("a", "x"), as(format));
+    REQUIRE(!opened);
+    CHECK(opened.error().file == opener.folder.path("a"));
+  }
+}
+
+TEST_CASE("a snapshot is refused where the format has none, and looked for where it has") {
+  Opener opener;
+  for (const Format& format : formats()) {
+    OpenOptions options = as(std::string(format.name));
+    options.image.snapshot = "first";
+    const auto opened = opener.open(opener.folder.write("a", "x"), options);
+    REQUIRE(!opened);
+    const std::string line = opened.error().to_string();
+    CAPTURE(line);
+    CHECK((line.find("no internal snapshots (-l)") != std::string::npos) == !format.snapshots);
+    CHECK((opened.error().kind == ErrorKind::kUnsupported) == !format.snapshots);
+    CHECK(opened.error().file == opener.folder.path("a"));
+  }
+  CHECK(find_format("qcow2")->snapshots);
+  CHECK_FALSE(find_format("raw")->snapshots);
 }
 
 TEST_CASE("warnings never hold control bytes, whatever a file is called") {

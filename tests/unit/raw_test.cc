@@ -7,9 +7,9 @@
 namespace underlay {
 namespace {
 
-Result<std::unique_ptr<Reader>> open(std::shared_ptr<const Source> source,
-                                     const ImageOptions& options = {}) {
+Result<std::unique_ptr<Reader>> open(std::shared_ptr<const Source> source) {
   static Caches caches;
+  const ImageOptions options;
   const Confinement nothing;
   std::vector<std::string> warnings;
   return open_raw({.source = std::move(source),
@@ -34,14 +34,6 @@ TEST_CASE("a raw image is its file, byte for byte") {
   CHECK(!reader->parent());
   CHECK(reader->identity().empty());
   CHECK(reader->sources() == std::vector<const Source*>{source.get()});
-}
-
-TEST_CASE("a raw image has no internal snapshots") {
-  ImageOptions options;
-  options.snapshot = "first";
-  const auto opened = open(std::make_shared<MemorySource>(std::vector<std::byte>(512)), options);
-  REQUIRE(!opened);
-  CHECK(opened.error().kind == ErrorKind::kUsage);
 }
 
 TEST_CASE("nothing speaks for raw") { CHECK(probe_raw({}).verdict == ProbeVerdict::kNo); }

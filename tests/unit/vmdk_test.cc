@@ -277,14 +277,6 @@ TEST_CASE("vmdk: what is no image of its own is refused") {
   refused(in_memory(std::string()), "createType");
 }
 
-TEST_CASE("vmdk: no internal snapshots") {
-  ImageOptions options;
-  options.snapshot = "1";
-  const Opened opened(in_memory(vmdk_text("custom", {"RW 8 ZERO"})), FilesInMemory{}, options);
-  REQUIRE_FALSE(opened.result);
-  CHECK(opened.result.error().kind == ErrorKind::kUsage);
-}
-
 TEST_CASE("vmdk: a file with signs of the format is never taken for raw") {
   const auto probe = [](ByteSpan bytes) {
     return probe_vmdk(ProbeInput{.head = bytes, .tail = {}, .size = bytes.size()}).verdict;
