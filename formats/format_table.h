@@ -33,6 +33,7 @@ struct Format {
   std::string_view alias = {};  // another name that -f takes, "" for none
   bool snapshots = false;       // may have internal ones: obeys ImageOptions::snapshot
   ProbeResult (*probe)(const ProbeInput&) = nullptr;
+  // An error without a file concerns the image.
   Result<std::unique_ptr<Reader>> (*open)(const ImageToOpen&) = nullptr;
 };
 

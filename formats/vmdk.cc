@@ -336,9 +336,7 @@ ProbeResult probe_vmdk(const ProbeInput& input) {
 }
 
 Result<std::unique_ptr<Reader>> open_vmdk(const ImageToOpen& image) {
-  auto reader = VmdkOpener(image).open();
-  if (!reader) return in_file(std::move(reader).error(), image.path);
-  return reader;
+  return VmdkOpener(image).open();
 }
 
 }  // namespace underlay
