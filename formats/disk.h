@@ -15,7 +15,6 @@ namespace underlay {
 struct Layer {
   std::unique_ptr<const Reader> reader;
   std::string path;
-  std::string_view format;  // as format_table.h names it
 };
 
 // Parts of a read that are known to be zeros, so that a reply may send them as holes. A fixed

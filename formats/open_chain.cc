@@ -144,8 +144,7 @@ class ChainOpener {
     for (const std::string& warning : warnings) {
       warnings_.push_back(printable(file.path + ": " + warning));
     }
-    layers_.push_back(
-        Layer{.reader = *std::move(reader), .path = file.path, .format = format.name});
+    layers_.push_back(Layer{.reader = *std::move(reader), .path = file.path});
     return {};
   }
 

@@ -26,9 +26,8 @@ class Borrowed final : public Reader {
 
 Disk disk_of(const Opened& opened) {
   std::vector<Layer> layers;
-  layers.push_back(Layer{.reader = std::make_unique<Borrowed>(opened.result.value()),
-                         .path = "memory",
-                         .format = "vmdk"});
+  layers.push_back(
+      Layer{.reader = std::make_unique<Borrowed>(opened.result.value()), .path = "memory"});
   return Disk(std::move(layers), *opened.caches);
 }
 

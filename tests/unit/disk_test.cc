@@ -103,7 +103,7 @@ struct Chain {
     for (auto& pieces : layers) {
       auto reader = std::make_unique<FakeReader>(std::move(pieces));
       readers.push_back(reader.get());
-      made.push_back({.reader = std::move(reader), .path = "fake", .format = "fake"});
+      made.push_back({.reader = std::move(reader), .path = "fake"});
     }
     disk = std::make_unique<Disk>(std::move(made), caches);
   }
