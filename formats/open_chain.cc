@@ -62,7 +62,7 @@ class ChainOpener {
         fmt::format("{}: Image format was not specified and probing guessed raw; specify the "
                     "format with -f raw",
                     printable(path)));
-    return ChosenFormat{.format = find_format("raw"), .guessed = true};
+    return ChosenFormat{.format = find_format(kRawFormat), .guessed = true};
   }
 
   Result<ChosenFormat> choose_parent_format(const Layer& child, const ParentLink& link,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "formats/option_values.h"
 #include "formats/vhd_layout.h"
 #include "formats/vhd_parent.h"
 #include "formats/vhd_reader.h"
@@ -176,6 +177,15 @@ ProbeResult probe_vhd(const ProbeInput& input) {
   if (found) return {.verdict = ProbeVerdict::kYes, .reason = ""};
   if (found.error().kind == ErrorKind::kNotFound) return {};
   return {.verdict = ProbeVerdict::kDamaged, .reason = found.error().message};
+}
+
+Result<bool> set_vhd_option(ImageOptions& options, std::string_view key, std::string_view value) {
+  if (key != "force_size_calc") return false;
+  TRY(check_one_of(key, value, {"auto", "chs", "current_size"}));
+  options.vhd_size = vhd::VhdSize::kByCreator;
+  if (value == "chs") options.vhd_size = vhd::VhdSize::kChs;
+  if (value == "current_size") options.vhd_size = vhd::VhdSize::kCurrentSize;
+  return true;
 }
 
 Result<std::unique_ptr<Reader>> open_vhd(const ImageToOpen& image) {
