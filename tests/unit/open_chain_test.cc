@@ -5,6 +5,7 @@
 
 #include "formats/format_table.h"
 #include "io/memory_source.h"
+#include "tests/support/qcow2_builder.h"
 #include "tests/support/temp_folder.h"
 
 namespace underlay {
@@ -62,6 +63,32 @@ TEST_CASE("a missing file, a folder and a FIFO are refused") {
   CHECK(!opener.open(opener.folder.path(), as("raw")));
   REQUIRE(::mkfifo(opener.folder.path("fifo").c_str(), 0600) == 0);
   CHECK(!opener.open(opener.folder.path("fifo"), as("raw")));
+}
+
+TEST_CASE("a missing file that an image names is a failure, not the absence of the image") {
+  Opener opener;
+  const std::string descriptor = "# Disk DescriptorFile\ncreateType=custom\n";
+  const std::string extent =
+      opener.folder.write("extent.vmdk", descriptor + "RW 8 FLAT \"missing\" 0\n");
+  const std::string parent = opener.folder.write(
+      "parent.vmdk",
+      descriptor + "CID=1\nparentCID=2\nparentFileNameHint=\"missing\"\nRW 8 ZERO\n");
+  Qcow2Builder data_file({.external_data = true});
+  data_file.add_extension(0x44415441, "missing");
+  Qcow2Builder backing({});
+  backing.set_backing_name("missing");
+  for (const std::string& path :
+       {extent, parent, opener.folder.write("data.qcow2", as_text(data_file.file)),
+        opener.folder.write("backing.qcow2", as_text(backing.file))}) {
+    const auto opened = opener.open(path);
+    REQUIRE(!opened);
+    const std::string line = opened.error().to_string();
+    CAPTURE(line);
+    CHECK(opened.error().kind == ErrorKind::kIo);
+    CHECK(opened.error().sys_errno == ENOENT);
+    CHECK(opened.error().file == path);
+    CHECK(line.find("names the file \"missing\"") != std::string::npos);
+  }
 }
 
 TEST_CASE("a size that is no multiple of a sector is told in a warning") {
