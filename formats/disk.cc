@@ -5,6 +5,16 @@
 #include <cstring>
 
 namespace underlay {
+namespace {
+
+// What the file system knows to be a hole reads as zeros.
+void look_for_hole(Extent& extent) {
+  const SourceRun run = extent.source->run_at(extent.source_offset, extent.length);
+  extent.length = run.length;
+  if (run.hole) extent.kind = Extent::Kind::kZero;
+}
+
+}  // namespace
 
 bool ZeroRuns::add(uint64_t offset, uint64_t length) {
   if (count_ > 0 && runs_[count_ - 1].offset + runs_[count_ - 1].length == offset) {
@@ -36,6 +46,8 @@ Result<Extent> Disk::map(uint64_t offset, uint64_t length, MapFor purpose) const
     assert(extent.length > 0 && extent.length <= length);
     if (extent.kind != Extent::Kind::kParent) {
       extent.depth = static_cast<uint16_t>(i + 1);
+      // Only block status pays for looking.
+      if (purpose == MapFor::kStatus && extent.kind == Extent::Kind::kData) look_for_hole(extent);
       return extent;
     }
     length = extent.length;

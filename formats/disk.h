@@ -15,7 +15,6 @@ namespace underlay {
 struct Layer {
   std::unique_ptr<const Reader> reader;
   std::string path;
-  std::string_view format;  // as format_table.h names it
 };
 
 // Parts of a read that are known to be zeros, so that a reply may send them as holes. A fixed
@@ -56,7 +55,8 @@ class Disk {
 
   const std::vector<Layer>& layers() const { return layers_; }
 
-  // As Reader::map(), of the whole chain: never kParent, `depth` set.
+  // As Reader::map(), of the whole chain: never kParent, `depth` set. Under kStatus, a hole of the
+  // file system inside stored data is kZero, not reserved.
   // REQUIRES: length > 0, offset + length <= size().
   Result<Extent> map(uint64_t offset, uint64_t length, MapFor purpose) const;
 

@@ -28,7 +28,6 @@ TEST_CASE("vmdk descriptor: the fields and extents are found") {
       "RW 4192256 SPARSE \"disk-s001.vmdk\"\nRDONLY 63 FLAT \"a = b #c.bin\" 12\n"
       "NOACCESS 8 ZERO\nRW 16 VMFS \"esx-flat.vmdk\"\n\nddb.adapterType = \"lsilogic\"\n");
   REQUIRE(d);
-  CHECK(d->create_type == "twoGbMaxExtentSparse");
   CHECK(d->cid == 0xfffffffe);
   CHECK(d->parent_cid == 0x12ab);
   CHECK(d->parent_file_name_hint == "base = 1.vmdk");
