@@ -74,6 +74,7 @@ class ExportCatalog {
     FileIdentity identity;
   };
   Result<std::shared_ptr<Export>> open_from_folder(const std::string& name);
+  std::shared_ptr<Export> shared_export(const std::string& name, const FileIdentity& identity);
   std::vector<std::shared_ptr<Export>> in_use();
 
   const Folder folder_;
@@ -82,7 +83,8 @@ class ExportCatalog {
   Log& log_;
   std::map<std::string, std::shared_ptr<Export>> fixed_;
   std::mutex mutex_;
-  std::map<std::string, FromFolder> from_folder_;  // under mutex_
+  // Under mutex_. Several of one name when the file was replaced or changed while it was served.
+  std::multimap<std::string, FromFolder> from_folder_;
 };
 
 }  // namespace underlay
