@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "io/error.h"
@@ -10,11 +11,27 @@
 
 namespace underlay {
 
+// A socket file that is ours, removed when this is destroyed. Empty: none.
+class SocketFile {
+ public:
+  SocketFile() = default;
+  explicit SocketFile(std::string path) : path_(std::move(path)) {}
+  SocketFile(SocketFile&& other) noexcept : path_(std::exchange(other.path_, {})) {}
+  SocketFile& operator=(SocketFile&& other) noexcept {
+    std::swap(path_, other.path_);
+    return *this;
+  }
+  ~SocketFile();
+
+ private:
+  std::string path_;
+};
+
 struct ListenSocket {
-  UniqueFd fd;              // listening, close-on-exec
-  bool tcp = false;         // then accepted sockets want TCP_NODELAY
-  std::string address;      // for messages: the path, or "[address]:port"
-  std::string unlink_path;  // the socket file to remove at the end, "" when it is not ours
+  UniqueFd fd;          // listening, close-on-exec
+  bool tcp = false;     // then accepted sockets want TCP_NODELAY
+  std::string address;  // for messages: the path, or "[address]:port"
+  SocketFile file;
 };
 
 // What systemd handed over (LISTEN_PID, LISTEN_FDS: sd_listen_fds(3)); empty when nothing. The

@@ -36,12 +36,7 @@ Server::Server(const ServerConfig& config, ExportCatalog& catalog, Log& log,
       ring_(std::move(ring)),
       workers_(std::max(2u, config.threads)) {}
 
-Server::~Server() {
-  for (const auto& acceptor : acceptors_) {
-    const std::string& path = acceptor->socket.unlink_path;
-    if (!path.empty()) (void)::unlink(path.c_str());
-  }
-}
+Server::~Server() = default;
 
 Result<std::unique_ptr<Server>> Server::create(const ServerConfig& config, ExportCatalog& catalog,
                                                std::vector<ListenSocket> sockets, Log& log) {

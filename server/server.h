@@ -33,7 +33,7 @@ class Server final : private ServingOwner {
   ~Server() override;
 
   // Serves until a signal asks to stop, or the last client has left and the server is not
-  // persistent. Removes its socket files. Fails when the system does not let it go on.
+  // persistent. Fails when the system does not let it go on.
   Result<void> run();
 
  private:

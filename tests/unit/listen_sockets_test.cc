@@ -143,17 +143,33 @@ TEST_CASE("listen: a unix socket takes clients, with the rights that the umask l
   REQUIRE(sockets->size() == 1);
   CHECK_FALSE(sockets->front().tcp);
   CHECK(sockets->front().address == path);
-  CHECK(sockets->front().unlink_path == path);
   CHECK(connects(path));
   struct stat status {};
   REQUIRE(::stat(path.c_str(), &status) == 0);
   CHECK((status.st_mode & 07777) == 0755);
 }
 
+TEST_CASE("listen: the file of a unix socket goes with the socket") {
+  const TempFolder folder;
+  {
+    auto sockets = open_listen_sockets(on_socket(folder / "s"));
+    REQUIRE(sockets);
+    const ListenSocket moved = std::move(sockets->front());
+    sockets->clear();
+    CHECK(connects(folder / "s"));
+  }
+  CHECK_FALSE(fs::exists(folder / "s"));
+}
+
 TEST_CASE("listen: a socket file that nobody listens on is replaced") {
   const TempFolder folder;
   const std::string path = folder / "s";
-  { REQUIRE(open_listen_sockets(on_socket(path))); }
+  {  // as a program that was killed leaves it
+    auto left = open_listen_sockets(on_socket(path));
+    REQUIRE(left);
+    fs::create_hard_link(path, folder / "kept");
+  }
+  fs::rename(folder / "kept", path);
   REQUIRE(fs::exists(path));
   const auto sockets = open_listen_sockets(on_socket(path));
   REQUIRE(sockets);
@@ -204,7 +220,6 @@ TEST_CASE("listen: the default address is IPv4 only") {
   REQUIRE(sockets);
   REQUIRE(sockets->size() == 1);
   CHECK(sockets->front().tcp);
-  CHECK(sockets->front().unlink_path == "");
   CHECK(sockets->front().address == fmt::format("[0.0.0.0]:{}", port));
   CHECK(connects_ipv4(port));
   CHECK_FALSE(connects_ipv6(port));
