@@ -93,10 +93,11 @@ std::vector<ExportDescription> ExportCatalog::list() const {
   std::vector<ExportDescription> all;
   for (const auto& [name, fixed] : fixed_) all.push_back(fixed->describe());
   if (folder_.path.empty()) return all;
-  std::error_code ignored;
+  std::error_code error;
+  std::error_code ignored;  // of single files: then they are not listed
   std::vector<std::string> names;
-  for (fs::directory_iterator entry(folder_.path, ignored), end; entry != end;
-       entry.increment(ignored)) {
+  for (fs::directory_iterator entry(folder_.path, error), end; entry != end;
+       entry.increment(error)) {
     const std::string name = entry->path().filename().string();
     if (name.front() == '.' || name.size() > nbd::kMaxString || fixed_.contains(name)) continue;
     if (!entry->is_regular_file(ignored)) continue;
@@ -105,6 +106,7 @@ std::vector<ExportDescription> ExportCatalog::list() const {
     if (names.size() == limits::kListedExports) break;
     names.push_back(name);
   }
+  if (error) log_.error(fmt::format("{}: cannot list: {}", folder_.path, error.message()));
   std::sort(names.begin(), names.end());
   for (std::string& name : names) {
     all.push_back({.name = std::move(name), .description = folder_.description});

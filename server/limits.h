@@ -16,7 +16,6 @@ inline constexpr size_t kStoredOption = 64 << 10;
 // ...and above this the client is not worth listening to.
 inline constexpr uint32_t kOptionLength = 32 << 20;
 inline constexpr size_t kListedExports = 10'000;
-inline constexpr uint32_t kMetaQueries = 256;  // in one option
 
 // Connections, whatever -e allows.
 inline constexpr unsigned kConnections = 4096;
