@@ -48,7 +48,8 @@ class Lab:
                                   stderr=subprocess.PIPE, text=True, errors="surrogateescape",
                                   timeout=EXIT_SECONDS, **popen)
         except subprocess.TimeoutExpired as error:
-            raise AssertionError(f"{' '.join(command)}: still runs after {EXIT_SECONDS} s") from error
+            raise AssertionError(
+                f"{' '.join(command)}: still runs after {EXIT_SECONDS} s") from error
         expect(done.stdout, "", "standard output")
         check(not harness.SANITIZER_REPORT.search(done.stderr), done.stderr)
         return done.returncode, done.stderr
@@ -141,6 +142,6 @@ def go_result(server, name):
         return connection.info(nbd.OPT_GO, name)
 
 
-__all__ = ["EXIT_SECONDS", "Lab", "MIB", "check", "connect", "expect", "go_result",
-           "list_names", "make_image", "patched", "qemu_img", "qemu_io", "read_file", "served_contents",
+__all__ = ["EXIT_SECONDS", "Lab", "MIB", "check", "connect", "expect", "go_result", "list_names",
+           "make_image", "patched", "qemu_img", "qemu_io", "read_file", "served_contents",
            "wait_for", "write_file"]
