@@ -36,7 +36,5 @@ TEST_CASE("a raw image is its file, byte for byte") {
   CHECK(reader->sources() == std::vector<const Source*>{source.get()});
 }
 
-TEST_CASE("nothing speaks for raw") { CHECK(probe_raw({}).verdict == ProbeVerdict::kNo); }
-
 }  // namespace
 }  // namespace underlay
