@@ -95,11 +95,6 @@ def expect(actual, wanted, what):
     check(actual == wanted, f"{what}: {actual!r}, expected {wanted!r}")
 
 
-def expect_in(actual, allowed, what):
-    """Where the specification leaves the server a choice."""
-    check(actual in allowed, f"{what}: {actual!r}, expected one of {allowed!r}")
-
-
 @contextlib.contextmanager
 def may_be_closed():
     """Inside, the server may close the connection."""
