@@ -13,7 +13,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "interop"))
+import harness
 
 PAIRS = 5
 SECONDS = 1.0
@@ -34,56 +36,32 @@ def make_image(folder):
     return raw, image
 
 
-def start(program, socket, image):
-    server = subprocess.Popen([program, "-r", "-t", "-k", socket, "-f", "qcow2", image])
-    for _ in range(100):
-        if os.path.exists(socket):
-            return server
-        time.sleep(0.1)
-    server.kill()
-    sys.exit(f"{program} does not listen")
-
-
 def load(nbd_load, socket, *options):
     output = subprocess.run([nbd_load, socket, "--depth", "32", *options], check=True, text=True,
                             stdout=subprocess.PIPE).stdout
     return json.loads(output)
 
 
-def resident_mib(pid):
-    with open(f"/proc/{pid}/status", encoding="ascii") as lines:
-        for line in lines:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    raise RuntimeError("no VmHWM")
-
-
 def main():
     underlay_nbd, nbd_load = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         raw, image = make_image(folder)
-        sockets = [os.path.join(folder, name) for name in ("underlay", "qemu")]
-        servers = []
-        try:
-            for program, socket in zip((underlay_nbd, "qemu-nbd"), sockets):
-                servers.append(start(program, socket, image))
-            for socket in sockets:  # also warms the caches up
-                load(nbd_load, socket, "--seconds", "1", "--verify", raw)
+        options = ["-r", "-f", "qcow2", image]
+        with (harness.serve(options, program=underlay_nbd) as underlay,
+              harness.serve(options, program="qemu-nbd") as qemu):
+            for server in (underlay, qemu):  # also warms the caches up
+                load(nbd_load, server.socket, "--seconds", "1", "--verify", raw)
             ratios = []
             for _ in range(PAIRS):
-                ours, theirs = (load(nbd_load, socket, "--seconds", str(SECONDS))["iops"]
-                                for socket in sockets)
+                ours, theirs = (load(nbd_load, server.socket, "--seconds", str(SECONDS))["iops"]
+                                for server in (underlay, qemu))
                 ratios.append(ours / theirs)
                 print(f"underlay-nbd {ours:9.0f}/s   qemu-nbd {theirs:9.0f}/s   "
                       f"ratio {ours / theirs:.2f}")
-            memory = resident_mib(servers[0].pid)
-        finally:
-            for server in servers:
-                server.terminate()
-                server.wait(10)
+            memory = underlay.resident_bytes("VmHWM") >> 20
     ratio = statistics.median(ratios)
     print(f"median ratio {ratio:.2f}, wanted {WANTED_RATIO}; "
-          f"resident memory {memory:.0f} MiB at most, allowed {WANTED_MIB}")
+          f"resident memory {memory} MiB at most, allowed {WANTED_MIB}")
     if ratio < WANTED_RATIO or memory > WANTED_MIB:
         sys.exit(1)
 

@@ -1,9 +1,10 @@
-"""Starts and stops the NBD server for tests, and judges how it ended.
+"""Starts and stops NBD servers for tests, and judges how they ended.
 
     with harness.serve(["-f", "raw", image]) as server:
         ... server.socket, server.uri, server.pid, server.stderr() ...
 
-The program is the `program` argument, else $UNDERLAY_NBD. Several servers may run at the same time.
+serve() runs the `program` argument, else $UNDERLAY_NBD, on a socket of its own; start() any command.
+Several servers may run at the same time.
 """
 import contextlib
 import os
@@ -15,8 +16,7 @@ import subprocess
 import tempfile
 import time
 
-START_SECONDS = 10
-STOP_SECONDS = 10
+DEADLINE = 10  # seconds that starting, stopping or answering may take
 
 SANITIZER_REPORT = re.compile(
     r"ERROR: (Address|Leak|Memory)Sanitizer|WARNING: ThreadSanitizer|runtime error:")
@@ -26,57 +26,98 @@ class ServerFailure(AssertionError):
     """The server itself misbehaved: it did not start, crashed, leaked, or did not stop."""
 
 
-class Server:
-    """A running server. It listens on the Unix socket `socket`."""
+def wait_for(condition, seconds, what):
+    """Waits for a condition of another process."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {seconds} s")
+        time.sleep(0.02)
 
-    def __init__(self, program, args, env, folder):
-        self.socket = os.path.join(folder, "socket")
-        self.uri = "nbd+unix:///?socket=" + self.socket
-        self._stderr_path = os.path.join(folder, "stderr")
-        self.command = [program, "-t", "-k", self.socket, *map(str, args)]
-        with open(self._stderr_path, "wb") as stderr:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL,
-                                            stdout=stderr, stderr=stderr,
-                                            env={**os.environ, **(env or {})})
+
+def run(command):
+    """Exit status, output, errors."""
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+def uri(path, name=""):
+    return f"nbd+unix:///{name}?socket={path}"
+
+
+def listens(address):
+    """Is there a listening socket at `address`, a path or a TCP port? Reads the kernel's tables: a
+    connection would count as a client."""
+    if isinstance(address, int):
+        return any(listens_on_port(address, table) for table in ("tcp", "tcp6"))
+    with open("/proc/net/unix", encoding="utf-8") as table:
+        lines = [line.split() for line in table]
+    # Flags 00010000: __SO_ACCEPTCON.
+    return any(words[-1] == address and words[3] == "00010000" for words in lines)
+
+
+def listens_on_port(port, table):
+    """`table`: tcp or tcp6."""
+    with open("/proc/net/" + table, encoding="ascii") as text:
+        lines = [line.split() for line in text][1:]
+    # State 0A: TCP_LISTEN.
+    return any(int(words[1].rsplit(":", 1)[1], 16) == port and words[3] == "0A" for words in lines)
+
+
+def connect(path):
+    """A client that says nothing."""
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(DEADLINE)
+    client.connect(path)
+    return client
+
+
+class Server:
+    """A server in the foreground."""
+
+    def __init__(self, command, address, env=None):
+        self.command = [str(word) for word in command]
+        self.socket = address  # a path or a TCP port
+        self._output = tempfile.TemporaryFile()
+        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL,
+                                        stdout=self._output, stderr=self._output,
+                                        env={**os.environ, **(env or {})})
         self.pid = self.process.pid
 
+    @property
+    def uri(self):
+        """The URI of the default export."""
+        return self.named_uri("")
+
     def named_uri(self, name):
-        """The URI of the export `name`."""
-        return f"nbd+unix:///{name}?socket={self.socket}"
+        return uri(self.socket, name)
 
     def stderr(self):
         """What the server wrote so far, standard output included."""
-        with open(self._stderr_path, encoding="utf-8", errors="replace") as text:
-            return text.read()
+        size = os.fstat(self._output.fileno()).st_size
+        return os.pread(self._output.fileno(), size, 0).decode(errors="replace")
 
     def running(self):
         return self.process.poll() is None
 
-    def resident_bytes(self):
-        """Physical memory in use (VmRSS)."""
+    def resident_bytes(self, field="VmRSS"):
+        """Physical memory in use; with VmHWM the most that ever was."""
         with open(f"/proc/{self.pid}/status", encoding="ascii") as status:
             for line in status:
-                if line.startswith("VmRSS:"):
+                if line.startswith(field + ":"):
                     return int(line.split()[1]) * 1024
-        raise ServerFailure("the server has no VmRSS: it has ended\n" + self.stderr())
+        raise ServerFailure(f"the server has no {field}: it has ended\n" + self.stderr())
 
     def fail(self, what):
         raise ServerFailure(f"{' '.join(self.command)}: {what}\n{self.stderr()}")
 
     def wait_until_it_listens(self):
-        deadline = time.monotonic() + START_SECONDS
-        while True:
+        def ready():
             if not self.running():
                 self.fail(f"exit status {self.process.returncode} before it listened")
-            with socket.socket(socket.AF_UNIX) as probe:
-                try:
-                    probe.connect(self.socket)
-                    return
-                except (FileNotFoundError, ConnectionRefusedError):
-                    pass
-            if time.monotonic() > deadline:
-                self.fail(f"does not listen after {START_SECONDS} s")
-            time.sleep(0.02)
+            return listens(self.socket)
+        wait_for(ready, DEADLINE, f"{' '.join(self.command)} listens")
 
     def terminate(self):
         """SIGTERM, without waiting; for tests of the shutdown itself."""
@@ -87,30 +128,34 @@ class Server:
         if self.running():
             self.terminate()
         try:
-            status = self.process.wait(STOP_SECONDS)
+            status = self.process.wait(DEADLINE)
         except subprocess.TimeoutExpired:
             self.kill()
-            self.fail(f"does not end within {STOP_SECONDS} s of SIGTERM")
+            self.fail(f"does not end within {DEADLINE} s of SIGTERM")
         if SANITIZER_REPORT.search(self.stderr()):
             self.fail("a sanitizer reported")
         if status != 0:
             self.fail(f"exit status {status}")
 
-    def kill(self):
+    def close(self):
+        """Leaves nothing behind, whatever happened."""
         if self.running():
-            self.process.kill()
-            self.process.wait()
+            self.kill()
+        self._output.close()
+        if isinstance(self.socket, str) and os.path.exists(self.socket):
+            os.unlink(self.socket)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
 
 
 @contextlib.contextmanager
-def serve(args, *, env=None, program=None):
-    """A server with `args` besides the socket; stopped and judged at the end of the block."""
-    program = program or os.environ["UNDERLAY_NBD"]
-    # Not under $TMPDIR, which may be too deep for a socket's name (107 bytes).
-    folder = tempfile.mkdtemp(prefix="underlay-test-", dir="/tmp")
-    server = None
+def start(command, address, env=None):
+    """The server `command`, from when it listens at `address` (a path or a TCP port); stopped and
+    judged at the end of the block."""
+    server = Server(command, address, env)
     try:
-        server = Server(program, args, env, folder)
         server.wait_until_it_listens()
         try:
             yield server
@@ -123,6 +168,18 @@ def serve(args, *, env=None, program=None):
             raise
         server.stop()
     finally:
-        if server is not None:
-            server.kill()
+        server.close()
+
+
+@contextlib.contextmanager
+def serve(args, *, env=None, program=None):
+    """A server with `args` besides -t and the socket."""
+    program = program or os.environ["UNDERLAY_NBD"]
+    # Not under $TMPDIR, which may be too deep for a socket's name (107 bytes).
+    folder = tempfile.mkdtemp(prefix="underlay-test-", dir="/tmp")
+    try:
+        path = os.path.join(folder, "socket")
+        with start([program, "-t", "-k", path, *args], path, env) as server:
+            yield server
+    finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 
-from nbd_servers import Server, run
+from harness import run, start
 
 MANY = """case $1 in
 list_exports) printf 'NAMES+DESCRIPTIONS\\na\\nfirst\\nb\\nsecond\\n' ;;
@@ -55,7 +55,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "socket")
         for name, command in servers(folder, path):
-            with Server(command, path):
+            with start(command, path):
                 theirs = run(["qemu-nbd", "-L", "-k", path])
                 ours = run([underlay, "-L", "-k", path])
             good = theirs[0] == 0 and ours == theirs

@@ -2,7 +2,7 @@
 import struct
 
 import nbd_client as nbd
-from protocol_rules import DISK_SIZE, HOLE_OFFSET, MIB, check, expect, expect_in, may_be_closed
+from protocol_rules import DISK_SIZE, HOLE_OFFSET, MIB, check, expect
 
 LARGEST_REQUEST = 32 * MIB
 ALL_FLAGS = (nbd.CMD_FLAG_FUA | nbd.CMD_FLAG_NO_HOLE | nbd.CMD_FLAG_DF | nbd.CMD_FLAG_REQ_ONE |
@@ -35,15 +35,14 @@ def rule_reads_up_to_the_last_byte_work(target):
 def rule_reads_outside_the_disk_are_invalid(target):
     for connection in in_every_mode(target):
         for offset, length in OUTSIDE:
-            expect_in(connection.read(offset, length).error, {nbd.EINVAL, nbd.EOVERFLOW},
-                   f"READ {offset}+{length}")
+            expect(connection.read(offset, length).error, nbd.EINVAL, f"READ {offset}+{length}")
             target.check_usable(connection)
 
 
-def rule_reads_of_nothing_leave_the_connection(target):
+def rule_reads_of_nothing_succeed(target):
     for connection in in_every_mode(target):
         for offset in (0, 777, DISK_SIZE):
-            expect_in(connection.read(offset, 0).error, {0, nbd.EINVAL}, f"READ {offset}+0")
+            expect(connection.read(offset, 0).error, 0, f"READ {offset}+0")
         target.check_usable(connection)
 
 
@@ -52,10 +51,10 @@ def rule_reads_of_32_mib_work(target):
         target.check_read(connection, 4095, LARGEST_REQUEST)
 
 
-def rule_reads_above_32_mib_are_refused_and_leave_the_connection(target):
+def rule_reads_above_32_mib_are_invalid_and_leave_the_connection(target):
     for connection in in_every_mode(target):
         for length in (LARGEST_REQUEST + 1, DISK_SIZE):
-            expect_in(connection.read(0, length).error, {nbd.EINVAL, nbd.EOVERFLOW}, "error")
+            expect(connection.read(0, length).error, nbd.EINVAL, f"READ of {length}")
             target.check_usable(connection)
 
 
@@ -80,8 +79,8 @@ def rule_unknown_flags_are_invalid_on_every_command(target):
 def rule_unknown_flags_outside_the_disk_are_invalid(target):
     for connection in in_every_mode(target):
         for offset, length in OUTSIDE:
-            expect_in(connection.read(offset, length, flags=0x8000 | nbd.CMD_FLAG_FUA).error,
-                   {nbd.EINVAL, nbd.EOVERFLOW}, f"READ {offset}+{length}")
+            expect(connection.read(offset, length, flags=0x8000 | nbd.CMD_FLAG_FUA).error,
+                   nbd.EINVAL, f"READ {offset}+{length}")
         target.check_usable(connection)
 
 
@@ -94,7 +93,7 @@ def rule_df_without_structured_replies_is_invalid(target):
 def rule_writes_are_not_permitted_and_their_payload_is_skipped(target):
     for connection in in_every_mode(target):
         flags = nbd.CMD_FLAG_PAYLOAD_LEN if connection.extended else 0
-        for size in (1, 512, 100000, LARGEST_REQUEST):
+        for size in (1, 512, 100000, LARGEST_REQUEST, LARGEST_REQUEST + 1):
             # A payload that would look like requests to a server that does not skip it.
             payload = (connection.request_bytes(nbd.CMD_DISC) * (size // 28 + 1))[:size]
             for more in (0, nbd.CMD_FLAG_FUA):
@@ -111,21 +110,14 @@ def rule_wrong_writes_have_their_payload_skipped_too(target):
                               (0, nbd.CMD_FLAG_DF)):
             error = connection.command_error(nbd.CMD_WRITE, offset, 4096, payload=bytes(4096),
                                              flags=flags | payload_flag)
-            expect_in(error, {nbd.EPERM, nbd.EINVAL, nbd.ENOSPC}, f"WRITE at {offset}")
+            expect(error, nbd.EPERM, f"WRITE at {offset}")
             target.check_usable(connection)
 
 
-def rule_writes_above_32_mib_are_refused_or_disconnect(target):
-    for size in (LARGEST_REQUEST + 1, 0xFFFFFFFF):
-        with target.ready() as connection:
-            with may_be_closed():
-                connection.send_request(nbd.CMD_WRITE, 0, size, payload=bytes(4096))
-                connection.socket.settimeout(2)
-                try:
-                    expect_in(connection.answer().error, {nbd.EPERM, nbd.EINVAL, nbd.EOVERFLOW},
-                           "error")
-                except nbd.ProtocolError as silence:  # it may skip the rest first
-                    check("silence" in str(silence), str(silence))
+def rule_write_is_not_answered_before_its_whole_payload_has_come(target):
+    with target.ready() as connection:
+        connection.send_request(nbd.CMD_WRITE, 0, 0xFFFFFFFF, payload=bytes(4096))
+        connection.expect_silence()
 
 
 def rule_trim_and_write_zeroes_are_not_permitted(target):
@@ -136,7 +128,7 @@ def rule_trim_and_write_zeroes_are_not_permitted(target):
                 expect(error, nbd.EPERM, f"command {command}")
         for flags in (nbd.CMD_FLAG_NO_HOLE, nbd.CMD_FLAG_FAST_ZERO):
             error = connection.command_error(nbd.CMD_WRITE_ZEROES, 0, 4096, flags=flags)
-            expect_in(error, {nbd.EPERM, nbd.EINVAL}, f"WRITE_ZEROES flag {flags}")
+            expect(error, nbd.EPERM, f"WRITE_ZEROES flag {flags}")
         target.check_usable(connection)
 
 
@@ -162,10 +154,10 @@ def rule_cache_outside_the_disk_is_invalid(target):
         target.check_usable(connection)
 
 
-def rule_cache_of_the_whole_disk_and_of_nothing_leaves_the_connection(target):
+def rule_cache_of_the_whole_disk_and_of_nothing_succeeds(target):
     for connection in in_every_mode(target):
-        expect_in(connection.command_error(nbd.CMD_CACHE, 0, DISK_SIZE), {0, nbd.EINVAL}, "CACHE")
-        expect_in(connection.command_error(nbd.CMD_CACHE, 5, 0), {0, nbd.EINVAL}, "of nothing")
+        expect(connection.command_error(nbd.CMD_CACHE, 0, DISK_SIZE), 0, "CACHE of the whole disk")
+        expect(connection.command_error(nbd.CMD_CACHE, 5, 0), 0, "CACHE of nothing")
         target.check_usable(connection)
 
 
@@ -182,7 +174,7 @@ def rule_unknown_commands_are_invalid(target):
             target.check_usable(connection)
 
 
-def rule_commands_with_all_flags_leave_the_connection(target):
+def rule_commands_with_all_flags_are_invalid(target):
     for connection in in_every_mode(target):
         if connection.extended:
             continue  # PAYLOAD_LEN means a payload there: extended headers have their own rules
@@ -191,7 +183,7 @@ def rule_commands_with_all_flags_leave_the_connection(target):
                 continue
             connection.send_request(command, 0, 512, flags=ALL_FLAGS)
             answer = connection.answer(512, 0, is_read=command == nbd.CMD_READ)
-            expect_in(answer.error, {nbd.EINVAL, nbd.EPERM}, f"command {command}")
+            expect(answer.error, nbd.EINVAL, f"command {command}")
         target.check_usable(connection)
 
 

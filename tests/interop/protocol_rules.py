@@ -12,6 +12,7 @@ import traceback
 
 import harness
 import nbd_client as nbd
+from harness import wait_for
 from nbd_client import ProtocolError
 
 MIB = 1 << 20
@@ -95,11 +96,6 @@ def expect(actual, wanted, what):
     check(actual == wanted, f"{what}: {actual!r}, expected {wanted!r}")
 
 
-def expect_in(actual, allowed, what):
-    """Where the specification leaves the server a choice."""
-    check(actual in allowed, f"{what}: {actual!r}, expected one of {allowed!r}")
-
-
 @contextlib.contextmanager
 def may_be_closed():
     """Inside, the server may close the connection."""
@@ -107,13 +103,6 @@ def may_be_closed():
         yield
     except nbd.Closed:
         pass
-
-
-def wait_for(condition, seconds, what):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        check(time.monotonic() < deadline, f"{what}: not within {seconds} s")
-        time.sleep(0.05)
 
 
 def rules_of(*modules):

@@ -4,7 +4,7 @@ import os
 
 import nbd_client as nbd
 from nbd_client import CHUNK_CONTENT
-from protocol_rules import DISK_SIZE, HOLE_LENGTH, HOLE_OFFSET, MIB, check, expect, expect_in
+from protocol_rules import DISK_SIZE, HOLE_LENGTH, HOLE_OFFSET, MIB, check, expect
 
 ALLOCATION = "base:allocation"
 HOLE, ZERO = 1, 2
@@ -56,7 +56,7 @@ def rule_read_errors_are_chunks_under_structured_replies(target):
     for connection in chunked_modes(target):
         for offset, length, flags in ((DISK_SIZE, 1, 0), (0, 512, 0x8000), (0, 33 * MIB, 0)):
             answer = connection.read(offset, length, flags=flags)
-            check(answer.error in (nbd.EINVAL, nbd.EOVERFLOW), f"error {answer.error}")
+            expect(answer.error, nbd.EINVAL, f"READ {offset}+{length} flags {flags}")
             check(not content_chunks(answer), "content in a refused read")
             check(answer.chunks, "a simple reply")
         target.check_usable(connection)
@@ -72,12 +72,10 @@ def rule_df_read_is_one_chunk_with_holes_as_data(target):
         expect(len(content_chunks(answer)), 1, "content chunks of a hole")
 
 
-def rule_large_df_read_is_one_chunk_or_overflow(target):
+def rule_df_read_of_32_mib_is_one_chunk(target):
     for connection in chunked_modes(target):
-        answer = connection.read(HOLE_OFFSET - MIB, 4 * MIB, flags=nbd.CMD_FLAG_DF)
-        expect_in(answer.error, {0, nbd.EOVERFLOW}, "error")
-        expect(len(content_chunks(answer)), 0 if answer.error else 1, "content chunks")
-        target.check_usable(connection)
+        answer = target.check_read(connection, 0, 32 * MIB, flags=nbd.CMD_FLAG_DF)
+        expect(len(content_chunks(answer)), 1, "content chunks")
 
 
 def rule_block_status_tells_the_hole_apart_from_data(target):
@@ -150,15 +148,12 @@ def rule_extended_block_status_says_64_bit_lengths(target):
             expect(sum(size for size, _ in extents), HUGE, "bytes covered")
 
 
-def rule_extended_reads_of_4_gib_and_more_are_refused(target):
+def rule_extended_reads_of_4_gib_and_more_are_invalid(target):
     with huge_sparse_disk(target) as server:
         with target.ready(extended=True, server=server) as connection:
-            for length in (1 << 32, (1 << 32) + 512, HUGE):
+            for length in (1 << 32, (1 << 32) + 512, HUGE, (1 << 64) - 1):
                 connection.send_request(nbd.CMD_READ, 0, length)
-                answer = connection.answer()
-                expect_in(answer.error, {nbd.EINVAL, nbd.EOVERFLOW}, f"READ of {length}")
-            connection.send_request(nbd.CMD_READ, 0, (1 << 64) - 1)
-            expect_in(connection.answer().error, {nbd.EINVAL, nbd.EOVERFLOW}, "READ of 2^64-1")
+                expect(connection.answer().error, nbd.EINVAL, f"READ of {length}")
             answer = connection.read(HUGE - 512, 512)
             expect(answer.data, bytes(511) + b"\x01", "the last sector")
 
@@ -166,7 +161,7 @@ def rule_extended_reads_of_4_gib_and_more_are_refused(target):
 def rule_extended_cache_and_trim_take_64_bit_lengths(target):
     with huge_sparse_disk(target) as server:
         with target.ready(extended=True, server=server) as connection:
-            expect_in(connection.command_error(nbd.CMD_CACHE, 0, HUGE), {0, nbd.EINVAL}, "CACHE")
+            expect(connection.command_error(nbd.CMD_CACHE, 0, HUGE), 0, "CACHE")
             expect(connection.command_error(nbd.CMD_TRIM, 0, HUGE), nbd.EPERM, "TRIM")
             expect(connection.command_error(nbd.CMD_WRITE_ZEROES, 0, HUGE), nbd.EPERM, "ZEROES")
 
@@ -183,8 +178,7 @@ def rule_extended_payload_on_commands_without_one_is_skipped(target):
 
 def rule_extended_block_status_with_an_unoffered_payload_is_invalid(target):
     with target.ready(extended=True, contexts=[ALLOCATION]) as connection:
-        if connection.export.flags & nbd.BLOCK_STATUS_PAYLOAD:
-            return
+        expect(connection.export.flags & nbd.BLOCK_STATUS_PAYLOAD, 0, "the offer")
         error = connection.command_error(nbd.CMD_BLOCK_STATUS, 0, 12, payload=bytes(12),
                                          flags=nbd.CMD_FLAG_PAYLOAD_LEN)
         expect(error, nbd.EINVAL, "BLOCK_STATUS with a payload")
@@ -195,5 +189,5 @@ def rule_extended_write_has_its_payload_skipped_also_without_the_payload_flag(ta
     # The specification demands the flag; qemu-nbd takes a client that forgets it, as this does.
     with target.ready(extended=True) as connection:
         error = connection.command_error(nbd.CMD_WRITE, 0, 4096, payload=bytes(4096))
-        expect_in(error, {nbd.EINVAL, nbd.EPERM}, "WRITE without the payload flag")
+        expect(error, nbd.EPERM, "WRITE without the payload flag")
         target.check_usable(connection)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 
-from nbd_servers import DEADLINE, Server, connect, listens, run, until, uri
+from harness import DEADLINE, connect, listens, run, start, uri, wait_for
 
 # {raw}, {qcow2} (with the internal snapshot s1, id 1), {missing}: files. Each line also gets
 # -r -t --fork --pid-file and -k.
@@ -127,9 +127,10 @@ class Test:
             return 0, (size, content.returncode, content.stdout)
         finally:
             os.kill(pid, signal.SIGTERM)
-            until(lambda: not listens(self.socket), f"{program} ends")
+            wait_for(lambda: not listens(self.socket), DEADLINE, f"{program} ends")
             if program == self.underlay:
-                until(lambda: not os.path.exists(self.pid_file), "the pid file is removed")
+                wait_for(lambda: not os.path.exists(self.pid_file), DEADLINE,
+                         "the pid file is removed")
             elif os.path.exists(self.pid_file):  # qemu-nbd leaves it behind
                 os.unlink(self.pid_file)
 
@@ -141,8 +142,8 @@ class Test:
         assert theirs[1] == ours[1], "the clients see different disks"
 
     def foreground(self, *words):
-        return Server([self.underlay, "-k", self.socket, "-r", "-f", "raw", *words, self.raw],
-                      self.socket)
+        return start([self.underlay, "-k", self.socket, "-r", "-f", "raw", *words, self.raw],
+                     self.socket)
 
     def ends_with_its_last_client(self):
         with self.foreground() as server:

@@ -1,37 +1,33 @@
 #!/usr/bin/python3
-"""Every image of an image maker reads as its raw source, through the readers alone.
+"""Every image of an image maker reads as its raw source, through the readers alone; or, with ORACLE,
+through a program that is not ours, for the images that name it among their oracles. So a maker cannot
+err in the same way as our readers unseen.
 
-usage: readers_test.py DISK_DUMP IMAGE_MAKER
+usage: readers_test.py IMAGE_MAKER PROGRAM [ORACLE]
+Our disk-dump is run as PROGRAM ARGS IMAGE OUTPUT, an oracle as PROGRAM IMAGE [PARENT...] OUTPUT.
 """
-import json
 import os
 import subprocess
 import sys
 import tempfile
 
-
-def same(a, b):
-    return subprocess.run(["cmp", "--", a, b]).returncode == 0
+import image_set
 
 
 def main():
-    disk_dump, maker = sys.argv[1:]
-    failed = []
-    checked = 0
+    maker, program, *oracle = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, maker, folder], check=True)
-        manifest = os.path.join(folder, os.path.basename(maker).replace(".py", ".jsonl"))
+        images = image_set.make_images(maker, folder)
         output = os.path.join(folder, "dumped")
-        with open(manifest, encoding="utf-8") as lines:
-            for image in map(json.loads, lines):
-                command = [disk_dump, *image["args"], image["path"], output]
-                good = subprocess.run(command).returncode == 0 and same(output, image["raw"])
-                print("ok  " if good else "FAIL", image["name"], flush=True)
-                checked += 1
-                if not good:
-                    failed.append(image["name"])
-    if failed or checked == 0:
-        sys.exit(f"{len(failed)} of {checked} images failed: {' '.join(failed)}")
+        if oracle:
+            images = [image for image in images if oracle[0] in image["oracles"]]
+
+        def reads_as_its_source(image):
+            words = [image["path"], *image["parents"]] if oracle else [*image["args"], image["path"]]
+            assert subprocess.run([program, *words, output]).returncode == 0, "not readable"
+            assert subprocess.run(["cmp", "--", output, image["raw"]]).returncode == 0, "differs"
+
+        image_set.exit_when_failed(image_set.judge(images, reads_as_its_source, "read"), images)
 
 
 main()
