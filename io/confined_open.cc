@@ -129,8 +129,11 @@ Result<OpenedFile> Confinement::open(const std::string& namer, std::string_view 
                         fmt::format("names the file \"{}\": ", printable(name)));
   }
   if (!is_kind(*fd, devices_too)) return denied("is no regular file");
-  auto source = TRY(file_source_of(*std::move(fd), *resolved));
-  return OpenedFile{.source = std::move(source), .path = *std::move(resolved)};
+  // A link to the image counts as the image, as for qemu: its names start in the link's folder, if
+  // that one is allowed as well.
+  const std::string named = TRY(with_resolved_folder(path));
+  const std::string& shown = below(named, root).empty() ? *resolved : named;
+  return OpenedFile{.source = TRY(file_source_of(*std::move(fd), shown)), .path = shown};
 }
 
 }  // namespace underlay

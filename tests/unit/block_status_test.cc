@@ -4,8 +4,8 @@
 
 #include <functional>
 
-#include "server/limits.h"
 #include "io/memory_source.h"
+#include "server/limits.h"
 #include "server/nbd_protocol.h"
 
 namespace underlay {
@@ -51,8 +51,8 @@ Extent run(Kind kind, uint64_t length, bool reserved = false) {
 struct Fixture {
   explicit Fixture(uint64_t size, FunctionReader::Map map, uint64_t start = 0) {
     std::vector<Layer> layers;
-    layers.push_back({.reader = std::make_unique<FunctionReader>(size, std::move(map)),
-                      .path = "image"});
+    layers.push_back(
+        {.reader = std::make_unique<FunctionReader>(size, std::move(map)), .path = "image"});
     exported = std::make_unique<Export>(
         "", "", std::make_shared<const Disk>(std::move(layers), caches, start));
   }

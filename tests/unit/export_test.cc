@@ -156,7 +156,7 @@ TEST_CASE("export: the offset holds for every image of the folder, and lies with
   c.write("short", raw('a', 512));
   CHECK(first_byte(**c.catalog.open("long")) == 'b');
   CHECK((*c.catalog.open("exact"))->size() == 0);
-  CHECK(c.error_of("short") == ErrorKind::kUsage);
+  CHECK(c.error_of("short") == ErrorKind::kLimit);
 }
 
 TEST_CASE("export: clients of one image share it while one of them lives") {

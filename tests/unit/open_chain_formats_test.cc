@@ -219,7 +219,7 @@ TEST_CASE("chain: a protocol in a backing file's name is not followed") {
 TEST_CASE("chain: a missing parent names the child and the parent's name") {
   Chain c;
   c.overlay("top", "gone");
-  CHECK(c.refusal("top", "top", "\"gone\"") == ErrorKind::kNotFound);
+  CHECK(c.refusal("top", "top", "\"gone\"") == ErrorKind::kIo);
 }
 
 TEST_CASE("chain: a vhd whose parent has another unique id is refused") {
