@@ -17,6 +17,7 @@ void look_for_hole(Extent& extent) {
 }  // namespace
 
 bool ZeroRuns::add(uint64_t offset, uint64_t length) {
+  offset += base_;
   if (count_ > 0 && runs_[count_ - 1].offset + runs_[count_ - 1].length == offset) {
     runs_[count_ - 1].length += length;
     return true;

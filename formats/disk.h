@@ -28,7 +28,10 @@ class ZeroRuns {
   // False when it is full or the run is too short to be worth a hole: fill the buffer then. Runs
   // come in ascending order; neighbours are joined.
   bool add(uint64_t offset, uint64_t length);
-  void clear() { count_ = 0; }
+  void clear() { count_ = base_ = 0; }
+  // For a read in several parts: the next part begins `base` bytes into the whole, and what is
+  // added counts from there.
+  void begin_part(uint64_t base) { base_ = base; }
   const Run* begin() const { return runs_.data(); }
   const Run* end() const { return runs_.data() + count_; }
 
@@ -38,6 +41,7 @@ class ZeroRuns {
  private:
   std::array<Run, kMaxRuns> runs_;
   size_t count_ = 0;
+  uint64_t base_ = 0;
 };
 
 // Thread-safe.

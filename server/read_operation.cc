@@ -21,7 +21,6 @@ void ReadOperation::start(const Export& target, const Request& request, Buffer b
   retry_ = false;
   result_ = {};
   zeros_.clear();
-  worker_zeros_.clear();
   worker_start_ = out_.size();
   pieces_used_ = 0;
 
@@ -37,6 +36,7 @@ uint64_t ReadOperation::fill_from_memory() {
   uint64_t at = 0;
   while (at < out_.size() && at < limits::kInlineCopy) {
     const size_t length = std::min(out_.size() - at, limits::kInlineCopy - at);
+    zeros_.begin_part(at);
     const size_t done = export_->disk().read_from_memory(
         request_.offset + at, out_.subspan(at, length), holes_ ? &zeros_ : nullptr);
     at += done;
@@ -81,9 +81,11 @@ void ReadOperation::start_worker(uint64_t from) {
 }
 
 void ReadOperation::read_on_worker() {
+  // The ring thread does not touch the runs any more.
+  zeros_.begin_part(worker_start_);
   result_ = without_exceptions([&] {
     return export_->disk().read(request_.offset + worker_start_, out_.subspan(worker_start_),
-                                holes_ ? &worker_zeros_ : nullptr);
+                                holes_ ? &zeros_ : nullptr);
   });
   ring_.post(worker_done_);
 }
@@ -93,7 +95,6 @@ void ReadOperation::part_done() {
   if (retry_ && result_) {
     retry_ = false;
     zeros_.clear();
-    worker_zeros_.clear();
     start_worker(0);
     return;
   }

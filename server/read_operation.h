@@ -38,13 +38,9 @@ class ReadOperation {
   const Request& request() const { return request_; }
   const Result<void>& result() const { return result_; }
 
-  // After success: the parts that are zeros, in ascending order; their bytes in the buffer are
-  // undefined. Calls `use(offset, length)` for each, offsets from the start of the request.
-  template <class Use>
-  void for_each_hole(Use&& use) const {
-    for (const ZeroRuns::Run& run : zeros_) use(run.offset, run.length);
-    for (const ZeroRuns::Run& run : worker_zeros_) use(worker_start_ + run.offset, run.length);
-  }
+  // After success: the parts that are zeros, in ascending order, offsets from the start of the
+  // request; their bytes in the buffer are undefined.
+  const ZeroRuns& holes() const { return zeros_; }
   Buffer take_buffer() { return std::move(buffer_); }
 
  private:
@@ -83,7 +79,6 @@ class ReadOperation {
   ZeroRuns zeros_;
 
   uint64_t worker_start_ = 0;  // the worker reads from here to the end
-  ZeroRuns worker_zeros_;
   std::array<Piece, kPieces> pieces_;
   size_t pieces_used_ = 0;
 };

@@ -169,8 +169,8 @@ bool Session::reply_read(ReadOperation& operation) {
 bool Session::reply_read_data(ReadOperation& operation) {
   const Request& request = operation.request();
   const ReplyWriter writer(handshake_.negotiated(), request);
-  size_t holes = 0;
-  operation.for_each_hole([&](uint64_t, uint64_t) { ++holes; });
+  const ZeroRuns& runs = operation.holes();
+  const auto holes = static_cast<size_t>(runs.end() - runs.begin());
   auto headers =
       host_.buffers().allocate((2 * holes + 1) * ReplyWriter::kMaxHeader, ByteBudget::Use::kSmall);
   if (!headers) {
@@ -190,11 +190,12 @@ bool Session::reply_read_data(ReadOperation& operation) {
     queue_.append(ByteSpan(data.data() + from, static_cast<size_t>(to - from)));
   };
   uint64_t at = 0;
-  operation.for_each_hole([&](uint64_t offset, uint64_t length) {
-    queue_data(at, offset);
-    at = offset + length;
-    queue_header(writer.put_hole(room, request.offset + offset, length, at == request.length));
-  });
+  for (const ZeroRuns::Run& run : runs) {
+    queue_data(at, run.offset);
+    at = run.offset + run.length;
+    queue_header(
+        writer.put_hole(room, request.offset + run.offset, run.length, at == request.length));
+  }
   queue_data(at, request.length);
   queue_.append_owner(*std::move(headers));
   queue_.append_owner(std::move(data));

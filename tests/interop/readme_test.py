@@ -15,6 +15,8 @@ import tempfile
 
 TIME_LIMIT = 600
 VARYING = [
+    # The folder that the commands run in.
+    (r"/tmp/tmp\w+/|/srv/images/", "/FOLDER/"),
     (r"/tmp/underlay-quickstart-\w+", "/tmp/FOLDER"),
     (r"\b[0-9a-f]{64}\b", "HASH"),
     # Known only where file(1) is installed, with a UUID that mke2fs chooses.

@@ -274,6 +274,19 @@ TEST_CASE("read_from_memory stops at the first cluster that is not unpacked yet"
   CHECK(as_text(out) == repeat(512, '\0') + repeat(512, 'z'));
 }
 
+TEST_CASE("zeros of a read in parts count from the start of the whole") {
+  ZeroRuns zeros;
+  const Chain chain({{{Kind::kZero, 16384}}});
+  Bytes out(8192);
+  zeros.begin_part(4096);
+  CHECK(chain.disk->read_from_memory(4096, out, &zeros) == out.size());
+  zeros.begin_part(12288);
+  REQUIRE(chain.disk->read(12288, MutableByteSpan(out).first(4096), &zeros));
+  REQUIRE(zeros.end() - zeros.begin() == 1);
+  CHECK(zeros.begin()->offset == 4096);
+  CHECK(zeros.begin()->length == 12288);
+}
+
 TEST_CASE("a disk may begin within its image, and ends with a whole sector") {
   const Chain chain({{{Kind::kData, 507, 'a'}, {Kind::kCompressed, 1029, 'z'}}}, 5);
   CHECK(chain.disk->size() == 1536);

@@ -87,7 +87,7 @@ TEST_CASE("chain: a chain that is its own parent is refused, however the file is
   c.overlay("d", "sub/../hardlink");
   fs::create_directory(c.folder.path("sub"));
   fs::create_hard_link(c.folder.path("d"), c.folder.path("hardlink"));
-  CHECK(c.refusal("d", "sub/../hardlink", "twice in its own chain") == ErrorKind::kMalformed);
+  CHECK(c.refusal("d", "hardlink", "twice in its own chain") == ErrorKind::kMalformed);
 }
 
 TEST_CASE("chain: as many images as the limit allows are opened, one more is refused") {
