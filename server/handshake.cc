@@ -68,7 +68,7 @@ size_t Handshake::feed(ByteSpan in, WireBuffer& out) {
     if (state_ == State::kOptionData) {
       state_ = State::kOptionHeader;
       take_option(out);
-      data_ = {};  // its memory, too: the connection may stay for long
+      std::vector<std::byte>().swap(data_);  // its memory, too: the connection may stay for long
     } else {
       const std::vector<std::byte> header = std::exchange(data_, {});
       state_ == State::kClientFlags ? take_client_flags(header) : take_option_header(header, out);

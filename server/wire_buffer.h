@@ -23,7 +23,7 @@ class WireBuffer {
   void put_zeros(size_t count) { bytes_.resize(bytes_.size() + count); }
   ByteSpan bytes() const { return bytes_; }
   // Gives the memory back, too: a list of exports may be long, and connections many.
-  void clear() { bytes_ = {}; }
+  void clear() { std::vector<std::byte>().swap(bytes_); }
 
  private:
   std::vector<std::byte> bytes_;
