@@ -45,6 +45,7 @@ BlockCache::Handle BlockCache::find(Key key) {
 
 Result<BlockCache::Handle> BlockCache::load_once(Key key, size_t size, const Loader& load) {
   Shard& shard = shard_of(key);
+  auto bytes = std::make_shared<Bytes>(size);
   std::unique_lock lock(shard.mutex);
   for (;;) {
     if (Handle block = find_locked(shard, key)) return block;
@@ -52,7 +53,6 @@ Result<BlockCache::Handle> BlockCache::load_once(Key key, size_t size, const Loa
     // When that load fails, or its block is too large to be kept, this thread loads for itself.
     shard.loaded.wait(lock);
   }
-  auto bytes = std::make_shared<Bytes>(size);
   shard.loading.insert(key);
   lock.unlock();
   const auto loading_is_over = [&] {

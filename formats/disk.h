@@ -15,7 +15,6 @@ namespace underlay {
 struct Layer {
   std::unique_ptr<const Reader> reader;
   std::string path;
-  std::string_view format;  // as format_table.h names it
 };
 
 // Parts of a read that are known to be zeros, so that a reply may send them as holes. A fixed
@@ -44,19 +43,20 @@ class ZeroRuns {
 // Thread-safe.
 class Disk {
  public:
-  // `layers`: the image, its parent, that one's parent, ...; at least one. `caches` outlives the
-  // disk.
-  Disk(std::vector<Layer> layers, Caches& caches);
+  // `layers`: the image, its parent, that one's parent, ...; at least one. The disk begins `start`
+  // bytes into them. `caches` outlives the disk. REQUIRES: start <= the top image's size.
+  Disk(std::vector<Layer> layers, Caches& caches, uint64_t start = 0);
 
-  // Bytes: the top image's size, rounded up to kSectorBytes (zeros behind the end), because the
-  // kernel's nbd would lose a smaller tail.
+  // Bytes: the top image's size from the start on, rounded up to kSectorBytes (zeros behind the
+  // end), because the kernel's nbd would lose a smaller tail.
   uint64_t size() const { return size_; }
-  uint64_t unpadded_size() const { return layers_.front().reader->size(); }
+  uint64_t unpadded_size() const { return layers_.front().reader->size() - start_; }
   static constexpr uint64_t kSectorBytes = 512;
 
   const std::vector<Layer>& layers() const { return layers_; }
 
-  // As Reader::map(), of the whole chain: never kParent, `depth` set.
+  // As Reader::map(), of the whole chain: never kParent, `depth` set. Under kStatus, a hole of the
+  // file system inside stored data is kZero, not reserved.
   // REQUIRES: length > 0, offset + length <= size().
   Result<Extent> map(uint64_t offset, uint64_t length, MapFor purpose) const;
 
@@ -65,26 +65,31 @@ class Disk {
   // REQUIRES: offset + out.size() <= size().
   Result<void> read(uint64_t offset, MutableByteSpan out, ZeroRuns* zeros = nullptr) const;
 
-  // Fills all of `out`, guest bytes from `offset`, out of the unpacked cluster of `extent` (a
-  // kCompressed answer of map() that covers them). The first never blocks and is false when the
-  // cluster is not in memory; the second may block.
-  bool read_unpacked(const Extent& extent, uint64_t offset, MutableByteSpan out) const;
-  Result<void> unpack_and_read(const Extent& extent, uint64_t offset, MutableByteSpan out) const;
+  // Fills the front of `out` from `offset` with what is in memory already; never blocks. Returns
+  // the number of bytes that are done: fewer than out.size() when something must be loaded first,
+  // or failed (read() tells then). `zeros` as in read().
+  // REQUIRES: offset + out.size() <= size().
+  size_t read_from_memory(uint64_t offset, MutableByteSpan out, ZeroRuns* zeros = nullptr) const;
 
   // Brings what [offset, offset + length) needs into memory: tables, pages of the files, unpacked
   // clusters. May block.
   Result<void> prefetch(uint64_t offset, uint64_t length) const;
 
-  // Fails when a file of the chain is no longer what was opened. May block.
+  // Fails when the content of a file of the chain is no longer what was opened. May block.
   Result<void> check_unchanged() const;
+  // A file of the chain whose name now leads to another file (or nowhere), or null. May block.
+  const Source* find_replaced() const;
 
  private:
   BlockCache::Key cluster_key(const Extent& extent) const;
   Result<BlockCache::Handle> unpacked(const Extent& extent) const;
+  void copy_unpacked(const BlockCache::Bytes& cluster, const Extent& extent, uint64_t offset,
+                     MutableByteSpan out) const;
 
   std::vector<Layer> layers_;
   std::vector<uint64_t> cluster_owners_;  // one for each layer
   Caches& caches_;
+  uint64_t start_;
   uint64_t size_;
 };
 

@@ -36,7 +36,7 @@ struct Extent {
 enum class MapFor : uint8_t {
   kReadNow,  // only from memory, never blocks: kWouldBlock when it must load something first
   kRead,     // may block to load metadata
-  kStatus,   // may block; also looks for holes of the file system inside stored data
+  kStatus,   // may block; Disk::map() also looks for holes of the file system inside stored data
 };
 
 }  // namespace underlay

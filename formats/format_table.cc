@@ -13,10 +13,14 @@ namespace {
 
 // Adding a format is one line here. The order is that of messages.
 constexpr std::array kFormats = {
-    Format{"raw", "", probe_raw, open_raw},
-    Format{"qcow2", "", probe_qcow2, open_qcow2},
-    Format{"vpc", "vhd", probe_vhd, open_vhd},
-    Format{"vmdk", "", probe_vmdk, open_vmdk},
+    Format{.name = kRawFormat, .probe = probe_raw, .open = open_raw},
+    Format{.name = "qcow2", .snapshots = true, .probe = probe_qcow2, .open = open_qcow2},
+    Format{.name = "vpc",
+           .alias = "vhd",
+           .probe = probe_vhd,
+           .set_option = set_vhd_option,
+           .open = open_vhd},
+    Format{.name = "vmdk", .probe = probe_vmdk, .open = open_vmdk},
 };
 
 }  // namespace

@@ -29,11 +29,18 @@ struct ProbeInput {
 };
 
 struct Format {
-  std::string_view name;   // qemu's: what -f takes and messages say
-  std::string_view alias;  // another name that -f takes, "" for none
-  ProbeResult (*probe)(const ProbeInput&);
-  Result<std::unique_ptr<Reader>> (*open)(const ImageToOpen&);
+  std::string_view name;        // qemu's: what -f takes and messages say
+  std::string_view alias = {};  // another name that -f takes, "" for none
+  bool snapshots = false;       // may have internal ones: obeys ImageOptions::snapshot
+  ProbeResult (*probe)(const ProbeInput&) = nullptr;
+  // Takes a key of --image-opts that only images of this format have: false when `key` is none,
+  // kUsage when the value is wrong. Null when the format has no such keys.
+  Result<bool> (*set_option)(ImageOptions&, std::string_view key, std::string_view value) = nullptr;
+  // An error without a file concerns the image.
+  Result<std::unique_ptr<Reader>> (*open)(const ImageToOpen&) = nullptr;
 };
+
+inline constexpr std::string_view kRawFormat = "raw";  // the one that has no signs
 
 std::span<const Format> formats();
 

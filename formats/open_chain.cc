@@ -24,6 +24,29 @@ Result<const Format*> named_format(const std::string& name, const std::string& p
   return format;
 }
 
+// kNotFound would say that the image is missing, which is there and names a file that is missing.
+Failure missing_named_file(Error error) {
+  if (error.kind == ErrorKind::kNotFound) {
+    error.kind = error.sys_errno != 0 ? ErrorKind::kIo : ErrorKind::kMalformed;
+  }
+  return Failure(std::move(error));
+}
+
+// For readers, which open extents and data files.
+class FilesOfImages final : public NamedFiles {
+ public:
+  explicit FilesOfImages(const NamedFiles& files) : files_(files) {}
+
+  Result<OpenedFile> open(const std::string& namer, std::string_view name) const override {
+    auto opened = files_.open(namer, name);
+    if (!opened) return missing_named_file(std::move(opened).error());
+    return opened;
+  }
+
+ private:
+  const NamedFiles& files_;
+};
+
 // One opening: what the layers share.
 class ChainOpener {
  public:
@@ -40,7 +63,13 @@ class ChainOpener {
       }
       TRY(add_parent(*link));
     }
-    auto disk = std::make_shared<const Disk>(std::move(layers_), caches_);
+    const uint64_t size = layers_.front().reader->size();
+    if (options_.start > size) {
+      return in_file(fail(ErrorKind::kLimit, "offset {} (-o) lies beyond its size, {} bytes",
+                          options_.start, size),
+                     layers_.front().path);
+    }
+    auto disk = std::make_shared<const Disk>(std::move(layers_), caches_, options_.start);
     return OpenedDisk{.disk = std::move(disk), .warnings = std::move(warnings_)};
   }
 
@@ -62,7 +91,7 @@ class ChainOpener {
         fmt::format("{}: Image format was not specified and probing guessed raw; specify the "
                     "format with -f raw",
                     printable(path)));
-    return ChosenFormat{.format = find_format("raw"), .guessed = true};
+    return ChosenFormat{.format = find_format(kRawFormat), .guessed = true};
   }
 
   Result<ChosenFormat> choose_parent_format(const Layer& child, const ParentLink& link,
@@ -115,7 +144,7 @@ class ChainOpener {
       opened = files_.open(child, name);
       if (opened || opened.error().kind != ErrorKind::kNotFound) break;
     }
-    if (!opened) return in_file(std::move(opened).error(), child);
+    if (!opened) return in_file(missing_named_file(std::move(opened).error()), child);
     return opened;
   }
 
@@ -126,11 +155,17 @@ class ChainOpener {
                      file.path);
     }
     if (identity) seen_.push_back(*identity);
+    if (image_options.snapshot && !format.snapshots) {
+      return in_file(
+          fail(ErrorKind::kUnsupported, "{} images have no internal snapshots (-l)", format.name),
+          file.path);
+    }
 
+    const FilesOfImages files(files_);
     std::vector<std::string> warnings;
     const ImageToOpen image{.source = std::move(file.source),
                             .path = file.path,
-                            .files = files_,
+                            .files = files,
                             .caches = caches_,
                             .options = image_options,
                             .warnings = warnings};
@@ -139,8 +174,7 @@ class ChainOpener {
     for (const std::string& warning : warnings) {
       warnings_.push_back(printable(file.path + ": " + warning));
     }
-    layers_.push_back(
-        Layer{.reader = *std::move(reader), .path = file.path, .format = format.name});
+    layers_.push_back(Layer{.reader = *std::move(reader), .path = file.path});
     return {};
   }
 
@@ -169,7 +203,8 @@ Result<OpenedDisk> open_disk(OpenedFile top, const OpenOptions& options, const N
 Result<OpenedDisk> open_disk(const std::string& path, const OpenOptions& options,
                              const NamedFiles& files, Caches& caches) {
   auto source = TRY(open_file_source(path));
-  return open_disk(OpenedFile{.source = std::move(source), .path = path}, options, files, caches);
+  return open_disk(OpenedFile{.source = std::move(source), .path = TRY(with_resolved_folder(path))},
+                   options, files, caches);
 }
 
 }  // namespace underlay

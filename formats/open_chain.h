@@ -14,6 +14,7 @@ struct OpenOptions {
   std::string format;  // of the top image; "" = guess
   std::string
       backing_format;  // of its parent when the image does not state one; "" = see open_disk
+  uint64_t start = 0;  // where the disk begins in the image, bytes (-o)
   ImageOptions image;
 };
 
@@ -29,6 +30,9 @@ struct OpenedDisk {
 // the file shows signs of another format. A parent's format is what the child states. When it
 // states none, it is guessed, but neither raw nor an image that names further files is accepted
 // that way: a guest may have written such a header into a raw disk.
+//
+// kNotFound: `path` itself, or the snapshot that was asked for, is not there. A missing file that
+// an image names is another error.
 Result<OpenedDisk> open_disk(const std::string& path, const OpenOptions& options,
                              const NamedFiles& files, Caches& caches);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "formats/file_name.h"
 #include "formats/qcow2_reader.h"
 #include "formats/snapshot_choice.h"
 
@@ -14,12 +15,6 @@ Result<Bytes> read_head(const Source& file, uint64_t length) {
   Bytes head(static_cast<size_t>(std::min(length, file.size())));
   TRY(file.read_at(0, head));
   return head;
-}
-
-// As qemu decides it: a colon before the first slash.
-bool names_protocol(std::string_view name) {
-  const size_t at = name.find_first_of(":/");
-  return at != std::string_view::npos && name[at] == ':';
 }
 
 Result<void> check_file_name(std::string_view what, std::string_view name) {
@@ -193,29 +188,6 @@ void warn(const Qcow2Header& header, std::vector<std::string>& warnings) {
   }
 }
 
-Result<std::unique_ptr<Reader>> open_image(const ImageToOpen& image) {
-  const Bytes head = TRY(read_head(*image.source, Qcow2Header::kKnownBytes));
-  const Qcow2Header header = TRY(parse_qcow2_header(head));
-  const Bytes first_cluster = TRY(read_head(*image.source, header.cluster_size()));
-  const Qcow2Extensions extensions = TRY(parse_qcow2_extensions(header, first_cluster));
-  TRY(check_qcow2_supported(header, extensions));
-
-  Qcow2Parts parts;
-  parts.file = image.source;
-  parts.header = header;
-  parts.parent = TRY(backing_file(header, extensions, first_cluster));
-  parts.l1 = Qcow2L1{
-      .offset = header.l1_table_offset, .entries = header.l1_size, .disk_size = header.size};
-  if (image.options.snapshot) {
-    parts.l1 = TRY(snapshot_l1(*image.source, header, *image.options.snapshot));
-  }
-  parts.data_file = TRY(open_data_file(image, header, extensions));
-  auto reader = std::make_unique<Qcow2Reader>(std::move(parts), image.caches);
-  TRY(reader->check_tables());
-  warn(header, image.warnings);
-  return reader;
-}
-
 }  // namespace
 
 ProbeResult probe_qcow2(const ProbeInput& input) {
@@ -241,8 +213,25 @@ ProbeResult probe_qcow2(const ProbeInput& input) {
 }
 
 Result<std::unique_ptr<Reader>> open_qcow2(const ImageToOpen& image) {
-  auto reader = open_image(image);
-  if (!reader) return in_file(std::move(reader).error(), image.path);
+  const Bytes head = TRY(read_head(*image.source, Qcow2Header::kKnownBytes));
+  const Qcow2Header header = TRY(parse_qcow2_header(head));
+  const Bytes first_cluster = TRY(read_head(*image.source, header.cluster_size()));
+  const Qcow2Extensions extensions = TRY(parse_qcow2_extensions(header, first_cluster));
+  TRY(check_qcow2_supported(header, extensions));
+
+  Qcow2Parts parts;
+  parts.file = image.source;
+  parts.header = header;
+  parts.parent = TRY(backing_file(header, extensions, first_cluster));
+  parts.l1 = Qcow2L1{
+      .offset = header.l1_table_offset, .entries = header.l1_size, .disk_size = header.size};
+  if (image.options.snapshot) {
+    parts.l1 = TRY(snapshot_l1(*image.source, header, *image.options.snapshot));
+  }
+  parts.data_file = TRY(open_data_file(image, header, extensions));
+  auto reader = std::make_unique<Qcow2Reader>(std::move(parts), image.caches);
+  TRY(reader->check_tables());
+  warn(header, image.warnings);
   return reader;
 }
 

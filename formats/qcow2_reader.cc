@@ -8,11 +8,6 @@ namespace {
 
 constexpr uint64_t kL1EntryBytes = 8;
 
-// REQUIRES: no end wraps.
-bool overlap(uint64_t a, uint64_t a_length, uint64_t b, uint64_t b_length) {
-  return b_length > 0 && a < b + b_length && b < a + a_length;
-}
-
 // The run of like parts of `cluster` at `in_cluster`; it ends with the cluster at the latest.
 Extent run_in(const Qcow2Cluster& cluster, uint64_t cluster_size, uint64_t in_cluster) {
   const uint64_t part_size = cluster_size / Qcow2Cluster::kSubclusters;
@@ -59,10 +54,11 @@ std::vector<const Source*> Qcow2Reader::sources() const {
 }
 
 // The active L1 table is metadata also while a snapshot is served.
-bool Qcow2Reader::overlaps_l1(uint64_t offset, uint64_t length) const {
-  return overlap(offset, length, parts_.l1.offset, parts_.l1.bytes()) ||
-         overlap(offset, length, parts_.header.l1_table_offset,
-                 uint64_t{parts_.header.l1_size} * kL1EntryBytes);
+bool Qcow2Reader::overlaps_l1(const FileRange& range) const {
+  const FileRange active{.offset = parts_.header.l1_table_offset,
+                         .length = uint64_t{parts_.header.l1_size} * kL1EntryBytes};
+  return range.overlaps(active) ||
+         range.overlaps({.offset = parts_.l1.offset, .length = parts_.l1.bytes()});
 }
 
 Result<void> Qcow2Reader::check_tables() const {
@@ -102,7 +98,7 @@ Result<uint64_t> Qcow2Reader::l2_table_at(const MetadataSlice& l1, uint64_t entr
              parts_.file->size()),
         parts_.file->name(), entry_offset);
   }
-  if (overlaps_l1(*l2_offset, length)) {
+  if (overlaps_l1({.offset = *l2_offset, .length = length})) {
     return in_file(fail(ErrorKind::kMalformed,
                         "L1 entry {} names an L2 table at {}, where an L1 table lies: it is "
                         "damaged",
@@ -153,7 +149,7 @@ Result<Extent> Qcow2Reader::map_with_l2(uint64_t l2_offset, uint64_t offset, uin
     if (!next || !continues(run, *next)) break;
     run.length += next->length;
   }
-  return finish(run, offset, length, purpose);
+  return finish(run, offset, length);
 }
 
 // What the L2 entry at `entry_offset` says of `offset`, to the end of its cluster at most.
@@ -176,9 +172,9 @@ Result<Extent> Qcow2Reader::map_cluster(const MetadataSlice& l2, uint64_t l2_off
     extent.stored_length = cluster.stored_length;
     return extent;
   }
-  const bool is_table =
-      !parts_.data_file && cluster.stored != 0 &&
-      (cluster.host_offset == l2_offset || overlaps_l1(cluster.host_offset, cluster_size));
+  const bool is_table = !parts_.data_file && cluster.stored != 0 &&
+                        (cluster.host_offset == l2_offset ||
+                         overlaps_l1({.offset = cluster.host_offset, .length = cluster_size}));
   if (is_table) {
     return in_file(fail(ErrorKind::kMalformed,
                         "the data of guest offset {} would lie at {}, where an L1 or L2 table "
@@ -190,8 +186,7 @@ Result<Extent> Qcow2Reader::map_cluster(const MetadataSlice& l2, uint64_t l2_off
 }
 
 // Cuts the run to what was asked for and to what its file has.
-Result<Extent> Qcow2Reader::finish(Extent extent, uint64_t offset, uint64_t length,
-                                   MapFor purpose) const {
+Result<Extent> Qcow2Reader::finish(Extent extent, uint64_t offset, uint64_t length) const {
   extent.length = std::min(extent.length, length);
   if (extent.kind != Extent::Kind::kData && extent.kind != Extent::Kind::kCompressed) return extent;
 
@@ -211,10 +206,6 @@ Result<Extent> Qcow2Reader::finish(Extent extent, uint64_t offset, uint64_t leng
     return extent;
   }
   extent.length = std::min(extent.length, present);
-  if (purpose != MapFor::kStatus) return extent;
-  const SourceRun run = file.run_at(extent.source_offset, extent.length);
-  extent.length = run.length;
-  if (run.hole) extent.kind = Extent::Kind::kZero;
   return extent;
 }
 

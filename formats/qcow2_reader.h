@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "formats/file_range.h"
 #include "formats/metadata.h"
 #include "formats/qcow2_layout.h"
 #include "formats/reader.h"
@@ -40,7 +41,7 @@ class Qcow2Reader final : public Reader {
  private:
   // Where clusters lie.
   const Source& cluster_file() const { return parts_.data_file ? *parts_.data_file : *parts_.file; }
-  bool overlaps_l1(uint64_t offset, uint64_t length) const;
+  bool overlaps_l1(const FileRange& range) const;
 
   Result<uint64_t> l2_table_at(const MetadataSlice& l1, uint64_t entry_offset) const;
   Result<Extent> map_without_l2(const MetadataSlice& l1, uint64_t entry_offset, uint64_t offset,
@@ -49,7 +50,7 @@ class Qcow2Reader final : public Reader {
                              MapFor purpose) const;
   Result<Extent> map_cluster(const MetadataSlice& l2, uint64_t l2_offset, uint64_t entry_offset,
                              uint64_t offset) const;
-  Result<Extent> finish(Extent extent, uint64_t offset, uint64_t length, MapFor purpose) const;
+  Result<Extent> finish(Extent extent, uint64_t offset, uint64_t length) const;
 
   Qcow2Parts parts_;
   Metadata tables_;

@@ -10,17 +10,12 @@ class RawReader final : public Reader {
   uint64_t size() const override { return source_->size(); }
   std::vector<const Source*> sources() const override { return {source_.get()}; }
 
-  // A hole reads as zeros anyhow, so only block status pays for looking for it.
-  Result<Extent> map(uint64_t offset, uint64_t length, MapFor purpose) const override {
+  Result<Extent> map(uint64_t offset, uint64_t length, MapFor) const override {
     Extent extent;
     extent.kind = Extent::Kind::kData;
     extent.length = length;
     extent.source = source_.get();
     extent.source_offset = offset;
-    if (purpose != MapFor::kStatus) return extent;
-    const SourceRun run = source_->run_at(offset, length);
-    extent.length = run.length;
-    if (run.hole) extent.kind = Extent::Kind::kZero;
     return extent;
   }
 
@@ -34,10 +29,6 @@ class RawReader final : public Reader {
 ProbeResult probe_raw(const ProbeInput&) { return {}; }
 
 Result<std::unique_ptr<Reader>> open_raw(const ImageToOpen& image) {
-  if (image.options.snapshot) {
-    return in_file(fail(ErrorKind::kUsage, "raw images have no internal snapshots (-l)"),
-                   image.path);
-  }
   return std::make_unique<RawReader>(image.source);
 }
 

@@ -46,6 +46,7 @@ class Reader {
 
   // What lies at `offset`, and for how long the same goes on: one extent that starts at `offset`,
   // with 0 < extent.length <= length. Longer runs are better, but one table slice a call is enough.
+  // kStatus is the same as kRead here: looking for holes of the file system is Disk's.
   // REQUIRES: length > 0, offset + length <= size().
   // Fails with kWouldBlock under MapFor::kReadNow when metadata is not in memory; with kMalformed
   // or kTruncated when the metadata is wrong or the stored bytes lie beyond the end of their file.

@@ -1,27 +1,12 @@
 #include "formats/snapshot_choice.h"
 
-#include <vector>
+#include "formats/comma_list.h"
 
 namespace underlay {
 namespace {
 
 constexpr std::string_view kIdKey = "snapshot.id=";
 constexpr std::string_view kNameKey = "snapshot.name=";
-
-// Splits at single commas; two commas are one comma of the value.
-std::vector<std::string> split_at_commas(std::string_view text) {
-  std::vector<std::string> parts(1);
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != ',') {
-      parts.back() += text[i];
-    } else if (text.substr(i, 2) == ",,") {
-      parts.back() += text[i++];
-    } else {
-      parts.emplace_back();
-    }
-  }
-  return parts;
-}
 
 bool answers(const SnapshotChoice& choice, const SnapshotLabel& snapshot) {
   return (!choice.id || *choice.id == snapshot.id) &&

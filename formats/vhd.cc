@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "formats/option_values.h"
 #include "formats/vhd_layout.h"
 #include "formats/vhd_parent.h"
 #include "formats/vhd_reader.h"
@@ -178,10 +179,16 @@ ProbeResult probe_vhd(const ProbeInput& input) {
   return {.verdict = ProbeVerdict::kDamaged, .reason = found.error().message};
 }
 
+Result<bool> set_vhd_option(ImageOptions& options, std::string_view key, std::string_view value) {
+  if (key != "force_size_calc") return false;
+  TRY(check_one_of(key, value, {"auto", "chs", "current_size"}));
+  options.vhd_size = vhd::VhdSize::kByCreator;
+  if (value == "chs") options.vhd_size = vhd::VhdSize::kChs;
+  if (value == "current_size") options.vhd_size = vhd::VhdSize::kCurrentSize;
+  return true;
+}
+
 Result<std::unique_ptr<Reader>> open_vhd(const ImageToOpen& image) {
-  if (image.options.snapshot) {
-    return fail(ErrorKind::kUsage, "VHD images have no internal snapshots (-l)");
-  }
   const vhd::FoundFooter found = TRY(vhd::read_footer(*image.source));
   image.warnings.insert(image.warnings.end(), found.warnings.begin(), found.warnings.end());
   if (found.footer.is_sparse()) return vhd::open_sparse(image, found);

@@ -7,6 +7,10 @@
 namespace underlay {
 
 ProbeResult probe_vhd(const ProbeInput& input);
+
+// force_size_calc: auto, chs, current_size.
+Result<bool> set_vhd_option(ImageOptions& options, std::string_view key, std::string_view value);
+
 Result<std::unique_ptr<Reader>> open_vhd(const ImageToOpen& image);
 
 }  // namespace underlay

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "formats/windows_path.h"
+
 namespace underlay::vhd {
 namespace {
 
@@ -59,8 +61,6 @@ std::string percent_decoded(std::string_view text) {
   return decoded;
 }
 
-bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-
 bool is_text(std::string_view name) { return name.find('\0') == std::string_view::npos; }
 
 // Decodes one locator's data into names.
@@ -114,18 +114,6 @@ std::string parent_unicode_name(const DynamicHeader& header) {
   size_t units = 0;
   while (units < bytes.size() / 2 && unit_at(bytes, units, order) != 0) ++units;
   return utf16_to_utf8(bytes.first(units * 2), order).value_or("");
-}
-
-std::string name_of_windows_path(std::string_view path) {
-  std::string name(path);
-  std::replace(name.begin(), name.end(), '\\', '/');
-  const bool drive = name.size() >= 2 && is_letter(name[0]) && name[1] == ':';
-  if (drive || name.starts_with("//")) {
-    name.erase(0, drive ? 2 : 0);
-    return name.substr(name.rfind('/') + 1);  // all of it when there is no slash: npos + 1 is 0
-  }
-  while (name.starts_with("./")) name.erase(0, name.find_first_not_of('/', 1));
-  return name;
 }
 
 std::vector<std::string> names_of_file_url(std::string_view url) {

@@ -21,10 +21,6 @@ std::optional<std::string> utf16_to_utf8(ByteSpan bytes, ByteOrder order);
 // The name in the dynamic disk header, "" when it has none or none that is text.
 std::string parent_unicode_name(const DynamicHeader& header);
 
-// A Windows path as a name here: slashes, no ".\" in front, and of a path with a drive letter or a
-// server only the last component. "" when nothing is left.
-std::string name_of_windows_path(std::string_view path);
-
 // The names that a "file:" URL can mean, with and without its %XX decoded: writers differ.
 std::vector<std::string> names_of_file_url(std::string_view url);
 

@@ -6,28 +6,20 @@
 namespace underlay::vhd {
 namespace {
 
-// Bytes of the disk that lie in the file. Only block status pays for looking for holes.
-Extent stored(const Source& source, uint64_t source_offset, uint64_t length, MapFor purpose) {
+// Bytes of the disk that lie in the file.
+Extent stored(const Source& source, uint64_t source_offset, uint64_t length) {
   Extent extent;
   extent.kind = Extent::Kind::kData;
   extent.length = length;
   extent.source = &source;
   extent.source_offset = source_offset;
-  if (purpose != MapFor::kStatus) return extent;
-  const SourceRun run = source.run_at(source_offset, length);
-  extent.length = run.length;
-  if (run.hole) extent.kind = Extent::Kind::kZero;
   return extent;
-}
-
-bool overlap(const FileRange& a, const FileRange& b) {
-  return a.offset < b.offset + b.length && b.offset < a.offset + a.length;
 }
 
 }  // namespace
 
-Result<Extent> FixedReader::map(uint64_t offset, uint64_t length, MapFor purpose) const {
-  return stored(*source_, offset, length, purpose);
+Result<Extent> FixedReader::map(uint64_t offset, uint64_t length, MapFor) const {
+  return stored(*source_, offset, length);
 }
 
 // The first byte of a block (its sector bitmap) in the file, once it is sure that what the disk
@@ -37,7 +29,7 @@ Result<uint64_t> SparseReader::block_start(uint64_t block, uint32_t entry) const
   const uint64_t used = std::min(block_size, image_.size - block * block_size);
   const FileRange range{.offset = entry * kSectorBytes, .length = bitmap_bytes_ + used};
   for (const FileRange& metadata : image_.metadata) {
-    if (!overlap(range, metadata)) continue;
+    if (!range.overlaps(metadata)) continue;
     return in_file(fail(ErrorKind::kMalformed,
                         "BAT entry {} is sector {}, where the image has its metadata (bytes {} to "
                         "{}): the image is damaged",
@@ -91,7 +83,7 @@ Result<Extent> SparseReader::map(uint64_t offset, uint64_t length, MapFor purpos
       return extent;
     }
   }
-  return stored(*source_, start + bitmap_bytes_ + within, length, purpose);
+  return stored(*source_, start + bitmap_bytes_ + within, length);
 }
 
 // The run of absent blocks from `offset`, as far as this slice of the BAT tells.

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/file_range.h"
 #include "formats/metadata.h"
 #include "formats/reader.h"
 #include "formats/vhd_layout.h"
@@ -27,12 +28,6 @@ class FixedReader final : public Reader {
   std::shared_ptr<const Source> source_;
   uint64_t size_;
   std::string identity_;
-};
-
-// A range of bytes of the file.
-struct FileRange {
-  uint64_t offset = 0;
-  uint64_t length = 0;
 };
 
 // What the opening found out about a dynamic or differencing image.

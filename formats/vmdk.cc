@@ -9,6 +9,7 @@
 #include "formats/vmdk_descriptor.h"
 #include "formats/vmdk_extent.h"
 #include "formats/vmdk_layout.h"
+#include "formats/windows_path.h"
 
 namespace underlay {
 namespace {
@@ -39,11 +40,6 @@ class VmdkReader final : public Reader {
     length = std::min(length, disk_extent.end - offset);
     Extent extent = TRY(map_within(disk_extent, offset - disk_extent.start, length, purpose));
     if (extent.kind == Extent::Kind::kCompressed) extent.cluster_start += disk_extent.start;
-    if (extent.kind == Extent::Kind::kData && purpose == MapFor::kStatus) {
-      const SourceRun run = extent.source->run_at(extent.source_offset, extent.length);
-      extent.length = run.length;
-      if (run.hole) extent.kind = Extent::Kind::kZero;
-    }
     return extent;
   }
 
@@ -59,12 +55,12 @@ class VmdkReader final : public Reader {
     if (!descriptor_.parent_cid) return std::nullopt;
     const std::string& hint = descriptor_.parent_file_name_hint;
     ParentLink link{.names = {hint}, .format = "vmdk", .identity = cid(*descriptor_.parent_cid)};
-    std::string slashes = hint;
-    std::replace(slashes.begin(), slashes.end(), '\\', '/');
-    if (slashes != hint) link.names.push_back(slashes);
-    const bool drive = slashes.size() > 1 && slashes[1] == ':';
-    const std::string base = slashes.substr(slashes.find_last_of("/:") + 1);
-    if ((drive || slashes.starts_with('/')) && !base.empty()) link.names.push_back(base);
+    const std::string local = name_of_windows_path(hint);
+    const std::string beside =
+        local.starts_with('/') ? local.substr(local.rfind('/') + 1) : std::string();
+    for (const std::string& name : {local, beside}) {
+      if (!name.empty() && name != hint) link.names.push_back(name);
+    }
     return link;
   }
 
@@ -126,9 +122,6 @@ class VmdkOpener {
   explicit VmdkOpener(const ImageToOpen& image) : image_(image) {}
 
   Result<std::unique_ptr<Reader>> open() {
-    if (image_.options.snapshot) {
-      return fail(ErrorKind::kUsage, "vmdk images have no internal snapshots (-l)");
-    }
     std::vector<std::byte> head(std::min<uint64_t>(8, image_.source->size()));
     TRY(image_.source->read_at(0, head));
     switch (vmdk_magic(head)) {
@@ -343,9 +336,7 @@ ProbeResult probe_vmdk(const ProbeInput& input) {
 }
 
 Result<std::unique_ptr<Reader>> open_vmdk(const ImageToOpen& image) {
-  auto reader = VmdkOpener(image).open();
-  if (!reader) return in_file(std::move(reader).error(), image.path);
-  return reader;
+  return VmdkOpener(image).open();
 }
 
 }  // namespace underlay

@@ -267,7 +267,6 @@ class DescriptorParser {
       return fail(ErrorKind::kMalformed, "descriptor has no createType: no vmdk image, or damaged");
     }
     TRY(check_create_type(*create_type_));
-    result_.create_type = *std::move(create_type_);
     const auto usable = [](const VmdkExtentLine& extent) {
       return extent.access != VmdkExtentLine::Access::kNoAccess;
     };

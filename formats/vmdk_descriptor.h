@@ -38,7 +38,6 @@ struct VmdkExtentLine {
 };
 
 struct VmdkDescriptor {
-  std::string create_type;
   std::optional<uint32_t> cid;
   std::optional<uint32_t> parent_cid;  // nullopt: no parent
   std::string parent_file_name_hint;   // not trusted; not empty when there is a parent

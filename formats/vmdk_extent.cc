@@ -20,10 +20,6 @@ constexpr uint32_t kZeroedGrain = 1;
 // (above 8 TiB) when they are used.
 constexpr uint64_t kMaxCheckedDirectoryBytes = 1 << 20;
 
-constexpr bool overlap(uint64_t a, uint64_t a_length, uint64_t b, uint64_t b_length) {
-  return a_length > 0 && b_length > 0 && (a < b ? b - a < a_length : a - b < b_length);
-}
-
 Result<VmdkSparseHeader> read_footer(const Source& source, const VmdkSparseHeader& header) {
   if (source.size() % kVmdkSectorBytes != 0 || source.size() < kVmdkFooterBytes) {
     return fail(ErrorKind::kTruncated,
@@ -118,11 +114,9 @@ Result<void> VmdkSparseExtent::check_table(uint64_t number, uint32_t sector) con
                 "which has {} bytes: it is truncated or damaged",
                 number, sector, source_->size());
   }
-  const auto hits = [&](const FileRange& range) {
-    return overlap(offset, kTableBytes, range.offset, range.length);
-  };
+  const FileRange table{.offset = offset, .length = kTableBytes};
   // Tables lie within the overhead, but neither in the directory nor in the descriptor.
-  if (hits(metadata_ranges_[1]) || hits(metadata_ranges_[2])) {
+  if (table.overlaps(metadata_ranges_[1]) || table.overlaps(metadata_ranges_[2])) {
     return fail(ErrorKind::kMalformed,
                 "grain directory entry {} names a table at sector {}, inside other metadata: the "
                 "file is damaged",
@@ -131,10 +125,9 @@ Result<void> VmdkSparseExtent::check_table(uint64_t number, uint32_t sector) con
   return {};
 }
 
-bool VmdkSparseExtent::in_metadata(FileRange range) const {
-  return std::any_of(metadata_ranges_.begin(), metadata_ranges_.end(), [&](const FileRange& meta) {
-    return overlap(range.offset, range.length, meta.offset, meta.length);
-  });
+bool VmdkSparseExtent::in_metadata(const FileRange& range) const {
+  return std::any_of(metadata_ranges_.begin(), metadata_ranges_.end(),
+                     [&](const FileRange& metadata) { return range.overlaps(metadata); });
 }
 
 // Only those bytes of the last grain that the guest can see need to be in the file.
@@ -143,7 +136,8 @@ VmdkSparseExtent::Placement VmdkSparseExtent::placement(const TableEntry& entry,
   FileRange grain{.offset = uint64_t{sector} * kVmdkSectorBytes,
                   .length = std::min(grain_bytes_, size_ - entry.grain_start)};
   if (header_.compressed) grain.length = kVmdkGrainMarkerBytes;
-  if (in_metadata(grain) || overlap(grain.offset, grain.length, entry.table, kTableBytes)) {
+  const FileRange table{.offset = entry.table, .length = kTableBytes};
+  if (in_metadata(grain) || grain.overlaps(table)) {
     return Placement::kInMetadata;
   }
   return range_within(grain.offset, grain.length, source_->size()) ? Placement::kGood

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "formats/extent.h"
+#include "formats/file_range.h"
 #include "formats/metadata.h"
 #include "formats/vmdk_layout.h"
 #include "io/source.h"
@@ -33,10 +34,6 @@ class VmdkSparseExtent {
   Result<void> load_grain(uint64_t grain_start, uint64_t marker, MutableByteSpan out) const;
 
  private:
-  struct FileRange {
-    uint64_t offset = 0;
-    uint64_t length = 0;
-  };
   // Where a grain lies in its table, and where that lies in the file.
   struct TableEntry {
     uint64_t table = 0;  // byte in the file
@@ -50,7 +47,7 @@ class VmdkSparseExtent {
 
   Result<void> check_directory() const;
   Result<void> check_table(uint64_t number, uint32_t sector) const;
-  bool in_metadata(FileRange range) const;
+  bool in_metadata(const FileRange& range) const;
   Placement placement(const TableEntry& entry, uint32_t sector) const;
   Result<void> check_grain(const TableEntry& entry, uint32_t sector) const;
   Extent absent_tables(const MetadataSlice& directory, uint64_t offset, uint64_t length) const;

@@ -131,7 +131,7 @@ void run(ByteSpan bytes) {
   const Reader& opened = **reader;
   if (const auto parent = opened.parent()) require(!parent->names.empty(), "a parent has a name");
   std::vector<Layer> layers;
-  layers.push_back({.reader = *std::move(reader), .path = "image", .format = format.name});
+  layers.push_back({.reader = *std::move(reader), .path = "image"});
   check_disk(Disk(std::move(layers), caches), opened);
 }
 

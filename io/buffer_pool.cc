@@ -33,9 +33,9 @@ BufferPool::~BufferPool() {
   }
 }
 
-std::optional<Buffer> BufferPool::allocate(size_t size) {
+std::optional<Buffer> BufferPool::allocate(size_t size, ByteBudget::Use use) {
   const size_t capacity = std::bit_ceil(std::max(size, kSmallest));
-  if (!budget_.take(capacity)) return std::nullopt;
+  if (!budget_.take(capacity, use)) return std::nullopt;
   const size_t index = static_cast<size_t>(std::countr_zero(capacity / kSmallest));
   if (index < kClasses && !free_[index].empty()) {
     std::byte* data = free_[index].back();

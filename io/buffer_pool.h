@@ -12,11 +12,18 @@
 namespace underlay {
 
 // How many bytes all pools together may hand out. Thread-safe.
+//
+// What answers a request may need a second, small buffer while it holds its first, large one. So
+// the large ones (kBulk) leave a reserve to the small ones (kSmall): else many large ones could
+// wait for each other for ever.
 class ByteBudget {
  public:
-  explicit ByteBudget(uint64_t limit) : limit_(limit) {}
-  bool take(uint64_t bytes) {
-    if (used_.fetch_add(bytes, std::memory_order_relaxed) + bytes <= limit_) return true;
+  enum class Use : uint8_t { kBulk, kSmall };
+  // `reserve` of the `limit` bytes is for kSmall alone. REQUIRES: reserve <= limit.
+  ByteBudget(uint64_t limit, uint64_t reserve) : limit_(limit), reserve_(reserve) {}
+  bool take(uint64_t bytes, Use use) {
+    const uint64_t limit = use == Use::kSmall ? limit_ : limit_ - reserve_;
+    if (used_.fetch_add(bytes, std::memory_order_relaxed) + bytes <= limit) return true;
     give_back(bytes);
     return false;
   }
@@ -25,6 +32,7 @@ class ByteBudget {
 
  private:
   const uint64_t limit_;
+  const uint64_t reserve_;
   std::atomic<uint64_t> used_ = 0;
 };
 
@@ -63,7 +71,7 @@ class BufferPool {
   BufferPool& operator=(const BufferPool&) = delete;
 
   // At least `size` bytes, uninitialised. nullopt when the budget is used up, or no memory is left.
-  std::optional<Buffer> allocate(size_t size);
+  std::optional<Buffer> allocate(size_t size, ByteBudget::Use use);
 
  private:
   friend class Buffer;

@@ -56,13 +56,6 @@ void store_be(MutableByteSpan bytes, size_t offset, T value) {
   const T wire = std::endian::native == std::endian::big ? value : detail::swap_bytes(value);
   std::memcpy(bytes.data() + offset, &wire, sizeof(T));
 }
-template <class T>
-void store_le(MutableByteSpan bytes, size_t offset, T value) {
-  static_assert(std::is_unsigned_v<T>);
-  assert(offset <= bytes.size() && sizeof(T) <= bytes.size() - offset);
-  const T wire = std::endian::native == std::endian::little ? value : detail::swap_bytes(value);
-  std::memcpy(bytes.data() + offset, &wire, sizeof(T));
-}
 
 // The bytes as text, without copying. The view lives as long as `bytes`.
 inline std::string_view as_text(ByteSpan bytes) {
@@ -108,12 +101,6 @@ class ByteReader {
 };
 
 // Arithmetic that answers nullopt instead of wrapping.
-template <class T>
-[[nodiscard]] constexpr std::optional<T> checked_add(T a, T b) {
-  T sum;
-  if (__builtin_add_overflow(a, b, &sum)) return std::nullopt;
-  return sum;
-}
 template <class T>
 [[nodiscard]] constexpr std::optional<T> checked_mul(T a, T b) {
   T product;

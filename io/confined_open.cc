@@ -35,9 +35,14 @@ std::string below(const std::string& path, const std::string& folder) {
   return path.size() > prefix.size() && path.starts_with(prefix) ? path.substr(prefix.size()) : "";
 }
 
-// Opens folder/rest in a way that a symbolic link planted after resolve() cannot divert.
+// Opens folder/rest in a way that a symbolic link planted after resolve() cannot divert: neither in
+// `folder`, which was resolved before as well, nor below it.
 Result<UniqueFd> open_beneath(const std::string& folder, const std::string& rest) {
-  const UniqueFd directory(::open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  open_how folder_how{};
+  folder_how.flags = O_PATH | O_DIRECTORY | O_CLOEXEC;
+  folder_how.resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS;
+  const UniqueFd directory(static_cast<int>(
+      ::syscall(SYS_openat2, AT_FDCWD, folder.c_str(), &folder_how, sizeof(folder_how))));
   if (!directory.valid()) return fail_errno(errno, "cannot open the folder {}", folder);
   open_how how{};
   // O_NONBLOCK: opening a FIFO must not wait for its writer.
@@ -58,6 +63,12 @@ bool is_kind(const UniqueFd& fd, bool devices_too) {
 }
 
 }  // namespace
+
+Result<std::string> with_resolved_folder(const std::string& path) {
+  const fs::path given(path);
+  const fs::path folder = given.has_parent_path() ? given.parent_path() : fs::path(".");
+  return (fs::path(TRY(resolve(folder.string()))) / given.filename()).string();
+}
 
 Result<Confinement> Confinement::create(const std::vector<std::string>& allowed) {
   Confinement confinement;
@@ -80,9 +91,8 @@ Result<OpenedFile> Confinement::open(const std::string& namer, std::string_view 
                         printable(name, 80), PATH_MAX - 1),
                    namer);
   }
-  const fs::path folder = fs::path(namer).parent_path();
-  const std::string home = TRY(resolve(folder.empty() ? "." : folder.string()));
-  const std::string path = (folder / fs::path(name)).string();
+  const std::string home = fs::path(namer).parent_path().string();
+  const std::string path = (fs::path(home) / fs::path(name)).string();
   auto resolved = resolve(path);
   if (!resolved) {
     resolved.error().file = namer;
@@ -119,8 +129,11 @@ Result<OpenedFile> Confinement::open(const std::string& namer, std::string_view 
                         fmt::format("names the file \"{}\": ", printable(name)));
   }
   if (!is_kind(*fd, devices_too)) return denied("is no regular file");
-  auto source = TRY(file_source_of(*std::move(fd), path));
-  return OpenedFile{.source = std::move(source), .path = path};
+  // A link to the image counts as the image, as for qemu: its names start in the link's folder, if
+  // that one is allowed as well.
+  const std::string named = TRY(with_resolved_folder(path));
+  const std::string& shown = below(named, root).empty() ? *resolved : named;
+  return OpenedFile{.source = TRY(file_source_of(*std::move(fd), shown)), .path = shown};
 }
 
 }  // namespace underlay

@@ -13,16 +13,21 @@ namespace underlay {
 
 struct OpenedFile {
   std::shared_ptr<const Source> source;
-  std::string path;  // folder of the naming image joined with the name; its own names start there
+  // Where it lies, its folder without symbolic links; names in the image start there.
+  std::string path;
 };
+
+// `path`, which the operator named, with its folder resolved: absolute, no symbolic link in it.
+// From here on, a link that somebody plants in the folder's place leads nowhere.
+Result<std::string> with_resolved_folder(const std::string& path);
 
 // Who opens the files that an image names. Thread-safe.
 class NamedFiles {
  public:
   virtual ~NamedFiles() = default;
 
-  // Opens what `name` means when it stands in the image `namer` (a path). `name` comes from the
-  // image: anything may stand in it.
+  // Opens what `name` means when it stands in the image `namer` (an OpenedFile::path). `name` comes
+  // from the image: anything may stand in it.
   virtual Result<OpenedFile> open(const std::string& namer, std::string_view name) const = 0;
 };
 

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <cstdint>
+#include <new>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -90,6 +91,17 @@ Failure in_file(Error error, std::string_view file, std::optional<uint64_t> offs
 inline Failure in_file(Failure failure, std::string_view file,
                        std::optional<uint64_t> offset = std::nullopt) {
   return in_file(std::move(failure.value()), file, offset);
+}
+
+// Runs `work`, a function that returns a Result, where no exception may escape: having no memory
+// becomes an error.
+template <class Work>
+auto without_exceptions(Work&& work) -> decltype(work()) {
+  try {
+    return work();
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorKind::kLimit, "no memory left");
+  }
 }
 
 namespace detail {

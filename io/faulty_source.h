@@ -9,8 +9,8 @@
 
 namespace underlay {
 
-// Passes everything to `inner`, except that read_at() fails with EIO where a test asked for it.
-// Never answers from memory, so that every read can be made to fail.
+// Passes reads on to `inner`, except that read_at() fails with EIO where a test asked for it. Has
+// no file descriptor and never answers from memory, so that every read can be made to fail.
 class FaultySource final : public Source {
  public:
   explicit FaultySource(std::shared_ptr<const Source> inner) : inner_(std::move(inner)) {}

@@ -94,6 +94,12 @@ class FileSource final : public Source {
     return {};
   }
 
+  bool was_replaced() const override {
+    struct stat now;
+    return ::stat(name_.c_str(), &now) != 0 || now.st_dev != status_.st_dev ||
+           now.st_ino != status_.st_ino;
+  }
+
   std::optional<FileIdentity> identity() const override {
     return FileIdentity{.device = S_ISBLK(status_.st_mode) ? status_.st_rdev : status_.st_dev,
                         .inode = S_ISBLK(status_.st_mode) ? 0 : status_.st_ino};

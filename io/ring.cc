@@ -68,12 +68,13 @@ Result<void> Ring::run() {
   }
   watch_wakeups();
   while (!stopping_) {
-    const int status = io_uring_submit_and_wait(ring_.get(), 1);
+    const int status = io_uring_submit_and_wait(ring_.get(), deferred_.empty() ? 1 : 0);
     if (status < 0 && status != -EINTR && status != -EAGAIN && status != -EBUSY) {
       return fail_errno(-status, "cannot wait for completions of the io_uring");
     }
     handle_completions();
-    while (!deferred_.empty()) run_tasks(deferred_.take());
+    // Once a round: tasks that defer themselves again must not hold up completions.
+    run_tasks(deferred_.take());
   }
   return {};
 }
@@ -95,7 +96,7 @@ void Ring::handle_completions() {
     for (unsigned i = 0; i < count; ++i) {
       if (done[i].completion != nullptr) done[i].completion->complete(done[i].result);
     }
-    // Tasks between batches: a flood of completions must not hold up the replies.
+    // A flood of completions must not hold up the replies.
     run_tasks(deferred_.take());
   }
 }
@@ -105,21 +106,21 @@ void Ring::run_tasks(TaskQueue tasks) {
 }
 
 void Ring::post(Task& task) {
-  {
-    const std::lock_guard lock(mutex_);
-    const bool first = posted_.empty();
-    posted_.push(task);
-    if (!first) return;
-  }
-  const uint64_t one = 1;
-  (void)!::write(wakeup_.get(), &one, sizeof(one));
+  const std::lock_guard lock(mutex_);
+  const bool first = posted_.empty();
+  posted_.push(task);
+  if (first) wake();
 }
 
 void Ring::stop() {
-  {
-    const std::lock_guard lock(mutex_);
-    stop_posted_ = true;
-  }
+  const std::lock_guard lock(mutex_);
+  stop_posted_ = true;
+  wake();
+}
+
+// Under the lock: once the ring's thread can see what was posted, it may end and take the eventfd
+// with it.
+void Ring::wake() {
   const uint64_t one = 1;
   (void)!::write(wakeup_.get(), &one, sizeof(one));
 }

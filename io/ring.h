@@ -81,6 +81,7 @@ class Ring {
  private:
   Ring();
   io_uring_sqe* next_entry();
+  void wake();
   void watch_wakeups();
   void handle_completions();
   void run_tasks(TaskQueue tasks);

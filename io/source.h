@@ -65,8 +65,12 @@ class Source {
     return {.hole = false, .length = length};
   }
 
-  // Fails when the file is no longer what was opened (size, modification time). May block.
+  // Fails when the content is no longer what was opened (size, modification time). May block.
   virtual Result<void> check_unchanged() const { return {}; }
+
+  // True when the name now leads to another file or to none: this source goes on with the one that
+  // was opened. May block.
+  virtual bool was_replaced() const { return false; }
 
   // nullopt for what is no file.
   virtual std::optional<FileIdentity> identity() const { return std::nullopt; }

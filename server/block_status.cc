@@ -32,7 +32,7 @@ Result<BlockStatus> block_status(const Export& target, uint64_t offset, uint64_t
   bool depth_open = true;
   const uint64_t end = offset + length;
   for (unsigned step = 0; step < limits::kStatusSteps && offset < end; ++step) {
-    const auto extent = target.disk().map(target.start() + offset, end - offset, MapFor::kStatus);
+    const auto extent = target.disk().map(offset, end - offset, MapFor::kStatus);
     if (!extent && status.allocation.empty()) return Failure(extent.error());
     if (!extent) break;  // the client asks again from here, and learns of the failure then
     allocation_open = allocation_open &&

@@ -6,13 +6,9 @@
 
 #include "io/error.h"
 #include "server/export.h"
+#include "server/reply.h"
 
 namespace underlay {
-
-struct StatusExtent {
-  uint64_t length = 0;  // bytes
-  uint64_t flags = 0;   // what the context says of them
-};
 
 // One list for each context, each from the start of the request; neighbours differ.
 struct BlockStatus {

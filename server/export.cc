@@ -1,6 +1,7 @@
 #include "server/export.h"
 
 #include <algorithm>
+#include <climits>
 #include <filesystem>
 
 #include "server/limits.h"
@@ -9,14 +10,17 @@ namespace underlay {
 
 namespace fs = std::filesystem;
 
-Export::Export(std::string name, std::string description, std::shared_ptr<const Disk> disk,
-               uint64_t start)
-    : name_(std::move(name)),
-      description_(std::move(description)),
-      disk_(std::move(disk)),
-      start_(start) {}
+Export::Export(std::string name, std::string description, std::shared_ptr<const Disk> disk)
+    : name_(std::move(name)), description_(std::move(description)), disk_(std::move(disk)) {}
 
 void Export::check_unchanged(Log& log) {
+  const Source* replaced = disk_->find_replaced();
+  if (replaced != nullptr && !replaced_.exchange(true)) {
+    log.warn(
+        fmt::format("{}: is another file now; the export \"{}\" goes on with the one that was "
+                    "opened, restart to serve the new one",
+                    replaced->name(), name_));
+  }
   if (changed()) return;
   const Result<void> unchanged = disk_->check_unchanged();
   if (unchanged || changed_.exchange(true)) return;
@@ -37,7 +41,8 @@ void ExportCatalog::add(std::shared_ptr<Export> fixed) {
 Result<std::shared_ptr<Export>> ExportCatalog::open(const std::string& name) {
   const auto found = fixed_.find(name);
   if (found != fixed_.end()) return found->second;
-  const bool plain = !name.empty() && name.front() != '.' && name.find('/') == std::string::npos;
+  const bool plain = !name.empty() && name.size() <= NAME_MAX && name.front() != '.' &&
+                     name.find('/') == std::string::npos;
   if (folder_.path.empty() || !plain) {
     return fail(ErrorKind::kNotFound, "no export \"{}\"", printable(name, 256));
   }
@@ -48,46 +53,60 @@ Result<std::shared_ptr<Export>> ExportCatalog::open(const std::string& name) {
   return opened;
 }
 
+Result<OpenedFile> ExportCatalog::open_file(const std::string& name) const {
+  // Names are confined to the folder of the file that they stand in: here, any file of the folder.
+  auto file = files_.open((fs::path(folder_.path) / name).string(), name);
+  if (!file) file.error().file = folder_.path;
+  return file;
+}
+
 Result<std::shared_ptr<Export>> ExportCatalog::open_from_folder(const std::string& name) {
-  const std::string folder_member = (fs::path(folder_.path) / "image").string();
-  OpenedFile file = TRY(files_.open(folder_member, name));
+  OpenedFile file = TRY(open_file(name));
   const FileIdentity identity = file.source->identity().value_or(FileIdentity{});
-  {
-    const std::lock_guard lock(mutex_);
-    const auto known = from_folder_.find(name);
-    if (known != from_folder_.end() && known->second.identity == identity) {
-      auto shared = known->second.opened.lock();
-      if (shared && !shared->changed()) return shared;
-    }
-  }
-  OpenedDisk opened = TRY(open_disk(std::move(file), OpenOptions{}, files_, caches_));
+  if (auto shared = find_shared(name, identity)) return shared;
+  OpenOptions options;
+  options.start = folder_.start;
+  OpenedDisk opened = TRY(open_disk(std::move(file), options, files_, caches_));
   for (const std::string& warning : opened.warnings) log_.warn(warning);
-  if (folder_.start > opened.disk->size()) {
-    return fail(ErrorKind::kUsage, "{}: offset {} lies beyond its size, {} bytes", name,
-                folder_.start, opened.disk->size());
-  }
-  auto made =
-      std::make_shared<Export>(name, folder_.description, std::move(opened.disk), folder_.start);
+  auto made = std::make_shared<Export>(name, folder_.description, std::move(opened.disk));
+
+  // Another client may have been faster; and whatever is served stays listed until it is gone.
+  if (auto shared = find_shared(name, identity)) return shared;
   const std::lock_guard lock(mutex_);
-  std::erase_if(from_folder_, [](const auto& entry) { return entry.second.opened.expired(); });
-  from_folder_[name] = FromFolder{.opened = made, .identity = identity};
+  std::erase_if(from_folder_, [](const FromFolder& entry) { return entry.opened.expired(); });
+  from_folder_.push_back(FromFolder{.name = name, .identity = identity, .opened = made});
   return made;
+}
+
+std::shared_ptr<Export> ExportCatalog::find_shared(const std::string& name,
+                                                   const FileIdentity& identity) {
+  const std::lock_guard lock(mutex_);
+  for (const FromFolder& entry : from_folder_) {
+    if (entry.name != name || entry.identity != identity) continue;
+    auto shared = entry.opened.lock();
+    if (shared && !shared->changed()) return shared;
+  }
+  return nullptr;
 }
 
 std::vector<ExportDescription> ExportCatalog::list() const {
   std::vector<ExportDescription> all;
   for (const auto& [name, fixed] : fixed_) all.push_back(fixed->describe());
   if (folder_.path.empty()) return all;
-  std::error_code ignored;
+  std::error_code error;
+  std::error_code ignored;  // of single files: then they are not listed
   std::vector<std::string> names;
-  for (fs::directory_iterator entry(folder_.path, ignored), end; entry != end;
-       entry.increment(ignored)) {
+  for (fs::directory_iterator entry(folder_.path, error), end; entry != end;
+       entry.increment(error)) {
     const std::string name = entry->path().filename().string();
     if (name.front() == '.' || name.size() > nbd::kMaxString || fixed_.contains(name)) continue;
     if (!entry->is_regular_file(ignored)) continue;
+    // A link may lead to where no client is led.
+    if (entry->is_symlink(ignored) && !open_file(name)) continue;
     if (names.size() == limits::kListedExports) break;
     names.push_back(name);
   }
+  if (error) log_.error(fmt::format("{}: cannot list: {}", folder_.path, error.message()));
   std::sort(names.begin(), names.end());
   for (std::string& name : names) {
     all.push_back({.name = std::move(name), .description = folder_.description});
@@ -99,7 +118,7 @@ std::vector<std::shared_ptr<Export>> ExportCatalog::in_use() {
   std::vector<std::shared_ptr<Export>> exports;
   for (const auto& [name, fixed] : fixed_) exports.push_back(fixed);
   const std::lock_guard lock(mutex_);
-  for (const auto& [name, entry] : from_folder_) {
+  for (const FromFolder& entry : from_folder_) {
     if (auto opened = entry.opened.lock()) exports.push_back(std::move(opened));
   }
   return exports;

@@ -15,21 +15,17 @@
 
 namespace underlay {
 
-// A disk, or the part of it from an offset on, as clients see it. Thread-safe.
+// A disk as clients see it. Thread-safe.
 class Export {
  public:
-  // REQUIRES: start <= disk->size().
-  Export(std::string name, std::string description, std::shared_ptr<const Disk> disk,
-         uint64_t start);
+  Export(std::string name, std::string description, std::shared_ptr<const Disk> disk);
 
   ExportDescription describe() const {
     return {.name = name_, .description = description_, .size = size()};
   }
   const std::string& name() const { return name_; }
-  uint64_t size() const { return disk_->size() - start_; }
-  // Offsets of requests count from `start()` on the disk.
+  uint64_t size() const { return disk_->size(); }
   const Disk& disk() const { return *disk_; }
-  uint64_t start() const { return start_; }
 
   // True once a file of the image was found changed: reads then fail, since old and new content
   // must not be mixed.
@@ -41,8 +37,8 @@ class Export {
   const std::string name_;
   const std::string description_;
   const std::shared_ptr<const Disk> disk_;
-  const uint64_t start_;
   std::atomic<bool> changed_ = false;
+  std::atomic<bool> replaced_ = false;  // it has been said
 };
 
 // All exports of a server: some fixed ones, and every image of a folder, opened when a client asks.
@@ -52,7 +48,7 @@ class ExportCatalog {
   struct Folder {
     std::string path;         // "" = none
     std::string description;  // of each export
-    uint64_t start = 0;       // bytes
+    uint64_t start = 0;       // OpenOptions::start of each image
   };
   // `files`, `caches` and `log` outlive the catalog and all exports.
   ExportCatalog(Folder folder, const NamedFiles& files, Caches& caches, Log& log);
@@ -70,10 +66,13 @@ class ExportCatalog {
 
  private:
   struct FromFolder {
-    std::weak_ptr<Export> opened;
+    std::string name;
     FileIdentity identity;
+    std::weak_ptr<Export> opened;
   };
+  Result<OpenedFile> open_file(const std::string& name) const;
   Result<std::shared_ptr<Export>> open_from_folder(const std::string& name);
+  std::shared_ptr<Export> find_shared(const std::string& name, const FileIdentity& identity);
   std::vector<std::shared_ptr<Export>> in_use();
 
   const Folder folder_;
@@ -82,7 +81,7 @@ class ExportCatalog {
   Log& log_;
   std::map<std::string, std::shared_ptr<Export>> fixed_;
   std::mutex mutex_;
-  std::map<std::string, FromFolder> from_folder_;  // under mutex_
+  std::vector<FromFolder> from_folder_;  // under mutex_: all that are in use, some no longer
 };
 
 }  // namespace underlay

@@ -25,7 +25,7 @@ void ExportLookup::work() {
   if (list_all_) {
     listed_ = catalog_.list();
   } else {
-    found_ = catalog_.open(name_);
+    found_ = without_exceptions([&] { return catalog_.open(name_); });
   }
   ring_.post(done_task_);
 }

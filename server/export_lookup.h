@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "io/ring.h"
@@ -33,8 +34,8 @@ class ExportLookup {
   bool running() const { return running_; }
   // After find(): the export, kNotFound, or why it cannot be served.
   const Result<std::shared_ptr<Export>>& found() const { return found_; }
-  // After list().
-  const std::vector<ExportDescription>& listed() const { return listed_; }
+  // After list(), once.
+  std::vector<ExportDescription> take_listed() { return std::exchange(listed_, {}); }
 
  private:
   void start();

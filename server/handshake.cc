@@ -68,7 +68,7 @@ size_t Handshake::feed(ByteSpan in, WireBuffer& out) {
     if (state_ == State::kOptionData) {
       state_ = State::kOptionHeader;
       take_option(out);
-      data_.clear();
+      data_ = {};  // its memory, too: the connection may stay for long
     } else {
       const std::vector<std::byte> header = std::exchange(data_, {});
       state_ == State::kClientFlags ? take_client_flags(header) : take_option_header(header, out);
@@ -96,6 +96,10 @@ void Handshake::take_option_header(ByteSpan header, WireBuffer& out) {
       ++options_ > limits::kHandshakeOptions) {
     need_ = Need::kClose;
     return;
+  }
+  // "NBD_OPT_SET_META_CONTEXT": each call replaces the set, also one that fails.
+  if (option_ == Option::kSetMetaContext) {
+    negotiated_.allocation = negotiated_.allocation_depth = false;
   }
   if (length_ > limits::kStoredOption) {
     // NBD_OPT_EXPORT_NAME has no error reply.
@@ -197,24 +201,23 @@ void Handshake::take_info_or_go(WireBuffer& out) {
 }
 
 void Handshake::take_meta_context(WireBuffer& out) {
-  // "NBD_OPT_SET_META_CONTEXT": each call replaces the set, also one that fails.
-  if (option_ == Option::kSetMetaContext) {
-    negotiated_.allocation = negotiated_.allocation_depth = false;
-    if (!negotiated_.structured) {
-      return refuse(OptionReply::kErrInvalid, "negotiate structured replies first", out);
-    }
+  if (option_ == Option::kSetMetaContext && !negotiated_.structured) {
+    return refuse(OptionReply::kErrInvalid, "negotiate structured replies first", out);
   }
   ByteReader reader(data_);
   const auto name_length = reader.be<uint32_t>();
   const std::string_view name = as_text(reader.bytes(name_length));
   const auto count = reader.be<uint32_t>();
   bool valid = reader.ok() && valid_name(name);
-  queries_.clear();
+  const bool list = option_ == Option::kListMetaContext;
+  want_allocation_ = want_depth_ = list && count == 0;
   for (uint32_t i = 0; valid && i < count; ++i) {
     const auto length = reader.be<uint32_t>();
     const std::string_view query = as_text(reader.bytes(length));
     valid = reader.ok() && valid_name(query);
-    if (valid) queries_.emplace_back(query);
+    // A bare namespace lists what is in it, and selects nothing.
+    want_allocation_ |= query == kAllocation || (list && query == "base:");
+    want_depth_ |= query == kAllocationDepth || (list && query == "qemu:");
   }
   if (!valid || reader.remaining() != 0) {
     return refuse(OptionReply::kErrInvalid, "malformed metadata context option", out);
@@ -303,31 +306,23 @@ void Handshake::finish_info_or_go(const ExportDescription& found, WireBuffer& ou
 
 void Handshake::finish_meta_context(const ExportDescription& found, WireBuffer& out) {
   const bool list = option_ == Option::kListMetaContext;
-  bool allocation = list && queries_.empty();
-  bool depth = allocation && offer_.allocation_depth;
-  for (const std::string& query : queries_) {
-    // A bare namespace lists what is in it, and selects nothing.
-    if (query == kAllocation || (list && query == "base:")) allocation = true;
-    if (offer_.allocation_depth && (query == kAllocationDepth || (list && query == "qemu:")))
-      depth = true;
-  }
+  const bool depth = want_depth_ && offer_.allocation_depth;
   const auto context = [&](uint32_t id, std::string_view name) {
     WireBuffer payload;
     payload.put<uint32_t>(list ? 0 : id);
     payload.put_text(name);
     reply(OptionReply::kMetaContext, payload.bytes(), out);
   };
-  if (allocation) context(Negotiated::kAllocationId, kAllocation);
+  if (want_allocation_) context(Negotiated::kAllocationId, kAllocation);
   if (depth) context(Negotiated::kAllocationDepthId, kAllocationDepth);
   reply(OptionReply::kAck, {}, out);
   if (list) return;
-  negotiated_.allocation = allocation;
+  negotiated_.allocation = want_allocation_;
   negotiated_.allocation_depth = depth;
   contexts_export_ = found.name;
 }
 
 void Handshake::begin_transmission(const ExportDescription& found) {
-  negotiated_.export_name = found.name;
   // Contexts belong to the export that they were selected for.
   if (contexts_export_ != found.name) {
     negotiated_.allocation = negotiated_.allocation_depth = false;

@@ -28,7 +28,6 @@ struct ExportDescription {
 
 // Which replies and contexts a client has negotiated.
 struct Negotiated {
-  std::string export_name;
   bool structured = false;        // also true when `extended`
   bool extended = false;          // 32-byte requests, 64-bit lengths
   bool allocation = false;        // context base:allocation, id kAllocationId
@@ -109,10 +108,11 @@ class Handshake {
   std::vector<std::byte> data_;  // header or data received so far
 
   std::string wanted_;
-  std::vector<std::string> queries_;  // of the option at hand
-  bool want_name_ = false;            // information that INFO or GO asked for
+  bool want_name_ = false;  // information that INFO or GO asked for
   bool want_description_ = false;
   bool want_block_size_ = false;
+  bool want_allocation_ = false;  // contexts that a metadata context option asked for
+  bool want_depth_ = false;
 
   Negotiated negotiated_;
   std::string contexts_export_;  // the export that the selected contexts belong to

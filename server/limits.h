@@ -23,6 +23,7 @@ inline constexpr unsigned kConnections = 4096;
 // One connection.
 inline constexpr size_t kReceiveBuffer = 16 << 10;  // some 500 requests
 inline constexpr unsigned kOperations = 256;        // that wait for a disk or a worker
+inline constexpr unsigned kWorkerOperations = 4;    // of those, block status and prefetch
 inline constexpr uint64_t kOperationBytes = 32ull
                                             << 20;  // their buffers; one request always passes
 inline constexpr size_t kUnsentBytes = 1 << 20;     // replies that wait for the client
@@ -34,6 +35,8 @@ inline constexpr size_t kInlineCopy = 1 << 20;      // longer ones are copied by
 
 // All connections together: memory for replies.
 inline constexpr uint64_t kReplyMemory = 256ull << 20;
+inline constexpr uint64_t kReplyReserve = 16ull
+                                          << 20;  // of it, for headers and short replies alone
 // When that memory is used up: how soon to ask again, and how long a client may leave its replies
 // unread before it is dropped for the others' sake.
 inline constexpr std::chrono::milliseconds kMemoryRetry{10};
@@ -46,8 +49,9 @@ inline constexpr uint64_t kPrefetchBytes = 32ull << 20;
 inline constexpr size_t kStatusExtents = 8 << 10;   // in one reply; the client asks again for more
 inline constexpr unsigned kStatusSteps = 64 << 10;  // map() calls for one reply
 
-// After SIGTERM: for replies that are under way.
+// After SIGTERM: for replies that are under way; then, for a file system that does not answer.
 inline constexpr std::chrono::milliseconds kShutdownTime{5'000};
+inline constexpr std::chrono::milliseconds kHardShutdownTime{15'000};
 
 // How often files are looked at for changes.
 inline constexpr std::chrono::milliseconds kChangeCheck{1'000};

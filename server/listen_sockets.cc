@@ -117,13 +117,11 @@ Result<ListenSocket> listen_unix(const std::string& path) {
   if (::bind(socket.fd.get(), generic, sizeof(address)) != 0) {
     return in_file(fail_errno(errno, "cannot create the socket"), path);
   }
+  socket.file = SocketFile(path);
   if (::listen(socket.fd.get(), SOMAXCONN) != 0) {
-    Failure failure = in_file(fail_errno(errno, "cannot listen on the socket"), path);
-    ::unlink(path.c_str());
-    return failure;
+    return in_file(fail_errno(errno, "cannot listen on the socket"), path);
   }
   socket.address = path;
-  socket.unlink_path = path;
   return socket;
 }
 

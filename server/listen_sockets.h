@@ -1,7 +1,10 @@
 // The sockets that clients connect to.
 #pragma once
 
+#include <unistd.h>
+
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "io/error.h"
@@ -10,11 +13,30 @@
 
 namespace underlay {
 
+// The file of a Unix socket, removed when this is destroyed.
+class SocketFile {
+ public:
+  SocketFile() = default;  // none
+  explicit SocketFile(std::string path) : path_(std::move(path)) {}
+  SocketFile(SocketFile&& other) noexcept : path_(std::exchange(other.path_, {})) {}
+  SocketFile& operator=(SocketFile&& other) noexcept {
+    std::swap(path_, other.path_);
+    return *this;
+  }
+  ~SocketFile() {
+    if (!path_.empty()) ::unlink(path_.c_str());
+  }
+  const std::string& path() const { return path_; }  // "" for none
+
+ private:
+  std::string path_;
+};
+
 struct ListenSocket {
-  UniqueFd fd;              // listening, close-on-exec
-  bool tcp = false;         // then accepted sockets want TCP_NODELAY
-  std::string address;      // for messages: the path, or "[address]:port"
-  std::string unlink_path;  // the socket file to remove at the end, "" when it is not ours
+  UniqueFd fd;          // listening, close-on-exec
+  bool tcp = false;     // then accepted sockets want TCP_NODELAY
+  std::string address;  // for messages: the path, or "[address]:port"
+  SocketFile file;      // none when it is not ours to remove
 };
 
 // What systemd handed over (LISTEN_PID, LISTEN_FDS: sd_listen_fds(3)); empty when nothing. The

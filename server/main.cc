@@ -1,9 +1,11 @@
 // underlay-nbd: serves disk images over NBD, read-only.
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
-#include <cstdio>
+#include <exception>
 #include <filesystem>
 #include <iostream>
 #include <optional>
@@ -30,15 +32,11 @@ constexpr int kUsageError = 2;
 Result<void> open_exports(const Options& options, const NamedFiles& files, Caches& caches, Log& log,
                           ExportCatalog& catalog) {
   for (const ExportOption& wanted : options.exports) {
-    OpenedDisk opened = TRY(open_disk(wanted.path, wanted.open, files, caches));
+    OpenOptions open = wanted.open;
+    open.start = options.offset;
+    OpenedDisk opened = TRY(open_disk(wanted.path, open, files, caches));
     for (const std::string& warning : opened.warnings) log.warn(warning);
-    if (options.offset > opened.disk->size()) {
-      return in_file(fail(ErrorKind::kUsage, "offset {} (-o) lies beyond its size, {} bytes",
-                          options.offset, opened.disk->size()),
-                     wanted.path);
-    }
-    catalog.add(std::make_shared<Export>(wanted.name, options.description, std::move(opened.disk),
-                                         options.offset));
+    catalog.add(std::make_shared<Export>(wanted.name, options.description, std::move(opened.disk)));
   }
   std::error_code error;
   if (!options.directory.empty() && !std::filesystem::is_directory(options.directory, error)) {
@@ -47,9 +45,10 @@ Result<void> open_exports(const Options& options, const NamedFiles& files, Cache
   return {};
 }
 
-unsigned thread_count(const Options& options) {
-  const unsigned cores = std::max(1u, std::thread::hardware_concurrency());
-  const unsigned wanted = options.threads != 0 ? options.threads : cores;
+unsigned core_count() { return std::max(1u, std::thread::hardware_concurrency()); }
+
+unsigned ring_count(const Options& options) {
+  const unsigned wanted = options.threads != 0 ? options.threads : core_count();
   // A connection lives on one thread: more threads than clients would only cost memory.
   return options.max_clients == 0 ? wanted : std::min(wanted, options.max_clients);
 }
@@ -60,9 +59,11 @@ Result<void> serve(const Options& options, std::vector<ListenSocket> inherited,
   Log log(kProgram, options.verbose);
   const Confinement files = TRY(Confinement::create(options.allow_paths));
   Caches caches(options.caches);
+  std::string directory;
+  if (!options.directory.empty()) directory = TRY(with_resolved_folder(options.directory + "/"));
   ExportCatalog catalog(
-      {.path = options.directory, .description = options.description, .start = options.offset},
-      files, caches, log);
+      {.path = directory, .description = options.description, .start = options.offset}, files,
+      caches, log);
   TRY(open_exports(options, files, caches, log, catalog));
 
   std::vector<ListenSocket> sockets = std::move(inherited);
@@ -70,7 +71,8 @@ Result<void> serve(const Options& options, std::vector<ListenSocket> inherited,
   for (const ListenSocket& socket : sockets) {
     log.detail(fmt::format("listening on {}", socket.address));
   }
-  const ServerConfig config{.threads = thread_count(options),
+  const ServerConfig config{.threads = ring_count(options),
+                            .workers = std::max(2u, core_count()),
                             .max_clients = options.max_clients,
                             .persistent = options.persistent,
                             .allocation_depth = options.allocation_depth};
@@ -78,19 +80,31 @@ Result<void> serve(const Options& options, std::vector<ListenSocket> inherited,
   std::optional<PidFile> pid_file;
   if (!options.pid_file.empty()) pid_file.emplace(TRY(PidFile::create(options.pid_file)));
   if (daemon) daemon->ready(options.verbose);
-  return server->run();
+  server->run();
+  return {};
+}
+
+// Not through stdio, which throws when standard error is closed.
+void say(const std::string& line) {
+  const std::string text = fmt::format("{}: {}\n", kProgram, line);
+  (void)!::write(STDERR_FILENO, text.data(), text.size());
 }
 
 int report(const Error& error) {
-  fmt::print(stderr, "{}: {}\n", kProgram, error.to_string());
+  say(error.to_string());
+  return kFailed;
+}
+
+int report_usage(const Error& error) {
+  report(error);
   if (error.kind != ErrorKind::kUsage) return kFailed;
-  fmt::print(stderr, "Try '{} --help' for more information.\n", kProgram);
+  say(fmt::format("try '{} --help' for more information", kProgram));
   return kUsageError;
 }
 
 int run(const std::vector<std::string>& arguments) {
   const auto command_line = parse_command_line(arguments);
-  if (!command_line) return report(command_line.error());
+  if (!command_line) return report_usage(command_line.error());
   const Options& options = command_line->options;
   Result<void> result;
   switch (command_line->action) {
@@ -117,10 +131,23 @@ int run(const std::vector<std::string>& arguments) {
   return result ? 0 : report(result.error());
 }
 
+// A caller may have closed the standard descriptors: an image must not get their numbers.
+void fill_standard_descriptors() {
+  int fd = 0;
+  while (fd >= 0 && fd <= STDERR_FILENO) fd = ::open("/dev/null", O_RDWR);
+  if (fd > STDERR_FILENO) ::close(fd);
+}
+
 }  // namespace
 }  // namespace underlay
 
 int main(int argc, char** argv) {
   std::signal(SIGPIPE, SIG_IGN);
-  return underlay::run(std::vector<std::string>(argv + 1, argv + argc));
+  underlay::fill_standard_descriptors();
+  try {
+    return underlay::run(std::vector<std::string>(argv + 1, argv + argc));
+  } catch (const std::exception& error) {  // no memory, or no more threads
+    underlay::say(error.what());
+    return underlay::kFailed;
+  }
 }

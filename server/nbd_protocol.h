@@ -43,7 +43,6 @@ enum class OptionReply : uint32_t {
   kErrInvalid = kReplyError | 3,
   kErrPlatform = kReplyError | 4,
   kErrUnknown = kReplyError | 6,
-  kErrShutdown = kReplyError | 7,
   kErrTooBig = kReplyError | 9,
 };
 
@@ -74,7 +73,6 @@ enum class Command : uint16_t {
   kCache = 5,
   kWriteZeroes = 6,
   kBlockStatus = 7,
-  kResize = 8,
 };
 
 // "Command flags".
@@ -101,15 +99,12 @@ enum class Chunk : uint16_t {
   kError = (1 << 15) | 1,
 };
 
-// "Error values": the only ones that may stand on the wire.
+// "Error values": those that a read-only server needs.
 enum class WireError : uint32_t {
   kNone = 0,
   kPerm = 1,
   kIo = 5,
   kInvalid = 22,
-  kOverflow = 75,
-  kNotSupported = 95,
-  kShutdown = 108,
 };
 
 // "base:allocation" metadata context.

@@ -3,8 +3,10 @@
 #include <charconv>
 #include <limits>
 
+#include "formats/file_name.h"
+#include "formats/image_opts.h"
+#include "formats/option_values.h"
 #include "formats/snapshot_choice.h"
-#include "server/image_opts.h"
 #include "server/option_rules.h"
 #include "server/usage.h"
 

@@ -40,7 +40,7 @@ struct Options {
   std::string pid_file;      // --pid-file, "" = none
   bool verbose = false;      // -v
   Caches::Budget caches;     // --cluster-cache, --table-cache
-  unsigned threads = 0;      // --threads: rings; 0 = one for each processor
+  unsigned threads = 0;      // --threads: rings, at most one a client; 0 = one for each processor
 };
 
 // What the command line asks for.

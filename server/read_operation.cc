@@ -36,43 +36,31 @@ void ReadOperation::start(const Export& target, const Request& request, Buffer b
 uint64_t ReadOperation::fill_from_memory() {
   uint64_t at = 0;
   while (at < out_.size() && at < limits::kInlineCopy) {
-    const auto extent = export_->disk().map(export_->start() + request_.offset + at,
-                                            out_.size() - at, MapFor::kReadNow);
-    if (!extent || !take(*extent, at)) return at;
-    at += extent->length;
+    const size_t length = std::min(out_.size() - at, limits::kInlineCopy - at);
+    const size_t done = export_->disk().read_from_memory(
+        request_.offset + at, out_.subspan(at, length), holes_ ? &zeros_ : nullptr);
+    at += done;
+    if (done == length) continue;
+    const uint64_t taken = start_piece(at);
+    if (taken == 0) return at;
+    at += taken;
   }
   return at;
 }
 
-bool ReadOperation::take(const Extent& extent, uint64_t at) {
-  const MutableByteSpan part = out_.subspan(at, static_cast<size_t>(extent.length));
-  switch (extent.kind) {
-    case Extent::Kind::kZero:
-      if (!holes_ || !zeros_.add(at, part.size())) std::memset(part.data(), 0, part.size());
-      return true;
-    case Extent::Kind::kData: {
-      if (part.size() > limits::kInlineCopy) return false;
-      const size_t got = extent.source->read_cached(extent.source_offset, part);
-      return got == part.size() || start_piece(extent, at, got);
-    }
-    case Extent::Kind::kCompressed:
-      return export_->disk().read_unpacked(extent, export_->start() + request_.offset + at, part);
-    case Extent::Kind::kParent:
-      return false;
-  }
-  return false;
-}
-
-bool ReadOperation::start_piece(const Extent& extent, uint64_t at, size_t in_memory) {
-  const auto fd = extent.source->fd();
-  if (!fd || pieces_used_ == kPieces) return false;
+// Lets the ring read what lies at `at`, if it is plain data in a file. Returns its length, or 0.
+uint64_t ReadOperation::start_piece(uint64_t at) {
+  const auto extent = export_->disk().map(request_.offset + at, out_.size() - at, MapFor::kReadNow);
+  if (!extent || extent->kind != Extent::Kind::kData || pieces_used_ == kPieces) return 0;
+  const auto fd = extent->source->fd();
+  if (!fd) return 0;
   Piece& piece = pieces_[pieces_used_++];
-  piece.source = extent.source;
-  piece.offset = extent.source_offset + in_memory;
-  piece.out = out_.subspan(at + in_memory, static_cast<size_t>(extent.length) - in_memory);
+  piece.source = extent->source;
+  piece.offset = extent->source_offset;
+  piece.out = out_.subspan(at, std::min<size_t>(extent->length, limits::kInlineCopy));
   ++pending_;
   ring_.read(*fd, piece.offset, piece.out, piece);
-  return true;
+  return piece.out.size();
 }
 
 void ReadOperation::piece_done(Piece& piece, int result) {
@@ -93,8 +81,10 @@ void ReadOperation::start_worker(uint64_t from) {
 }
 
 void ReadOperation::read_on_worker() {
-  result_ = export_->disk().read(export_->start() + request_.offset + worker_start_,
-                                 out_.subspan(worker_start_), holes_ ? &worker_zeros_ : nullptr);
+  result_ = without_exceptions([&] {
+    return export_->disk().read(request_.offset + worker_start_, out_.subspan(worker_start_),
+                                holes_ ? &worker_zeros_ : nullptr);
+  });
   ring_.post(worker_done_);
 }
 

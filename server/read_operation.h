@@ -57,20 +57,10 @@ class ReadOperation {
     uint64_t offset = 0;
     MutableByteSpan out;
   };
-  // Tells the ring thread that the worker is done.
-  class WorkerDone final : public Task {
-   public:
-    explicit WorkerDone(ReadOperation& operation) : operation_(operation) {}
-    void run() override { operation_.part_done(); }
-
-   private:
-    ReadOperation& operation_;
-  };
   static constexpr size_t kPieces = 16;
 
   uint64_t fill_from_memory();
-  bool take(const Extent& extent, uint64_t at);
-  bool start_piece(const Extent& extent, uint64_t at, size_t in_memory);
+  uint64_t start_piece(uint64_t at);
   void piece_done(Piece& piece, int result);
   void start_worker(uint64_t from);
   void read_on_worker();
@@ -80,7 +70,7 @@ class ReadOperation {
   WorkerPool& workers_;
   ReadOwner& owner_;
   MethodTask<&ReadOperation::read_on_worker> worker_task_{*this};
-  WorkerDone worker_done_{*this};
+  MethodTask<&ReadOperation::part_done> worker_done_{*this};
 
   const Export* export_ = nullptr;
   Request request_;

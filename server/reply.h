@@ -7,10 +7,14 @@
 #include <vector>
 
 #include "io/bytes.h"
-#include "server/block_status.h"
 #include "server/request.h"
 
 namespace underlay {
+
+struct StatusExtent {
+  uint64_t length = 0;  // bytes
+  uint64_t flags = 0;   // what the context says of them
+};
 
 // Writes the parts of the replies to one request, in the form that was negotiated. Each put_ method
 // writes to the front of `out` and returns the number of bytes written.

@@ -16,7 +16,9 @@ constexpr size_t kSmallBuffer = 4 << 10;
 MutableByteSpan SendQueue::reserve(size_t size) {
   assert(size > 0 && size <= limits::kBatchBuffer);
   if (room_ < size) {
-    auto buffer = pool_.allocate(size <= kSmallBuffer / 2 ? kSmallBuffer : limits::kBatchBuffer);
+    const bool small = size <= kSmallBuffer / 2;
+    auto buffer = small ? pool_.allocate(kSmallBuffer, ByteBudget::Use::kSmall)
+                        : pool_.allocate(limits::kBatchBuffer, ByteBudget::Use::kBulk);
     if (!buffer) return {};
     room_ = buffer->capacity();
     const std::byte* data = buffer->data();

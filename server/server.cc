@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 
 #include "server/limits.h"
@@ -32,16 +33,9 @@ Server::Server(const ServerConfig& config, ExportCatalog& catalog, Log& log,
     : config_(config),
       catalog_(catalog),
       log_(log),
-      reply_memory_(limits::kReplyMemory),
+      reply_memory_(limits::kReplyMemory, limits::kReplyReserve),
       ring_(std::move(ring)),
-      workers_(std::max(2u, config.threads)) {}
-
-Server::~Server() {
-  for (const auto& acceptor : acceptors_) {
-    const std::string& path = acceptor->socket.unlink_path;
-    if (!path.empty()) (void)::unlink(path.c_str());
-  }
-}
+      workers_(std::max(1u, config.workers)) {}
 
 Result<std::unique_ptr<Server>> Server::create(const ServerConfig& config, ExportCatalog& catalog,
                                                std::vector<ListenSocket> sockets, Log& log) {
@@ -74,16 +68,13 @@ Result<std::unique_ptr<Server>> Server::create(const ServerConfig& config, Expor
   return server;
 }
 
-Result<void> Server::run() {
+void Server::run() {
   for (const auto& thread : threads_) thread->start();
   on_signal(0);
   ring_->timeout(limits::kChangeCheck, tick_time_, tick_);
   accept_more();
   const Result<void> served = ring_->run();
-  threads_.clear();
-  if (!served) return served;
-  const std::lock_guard lock(mutex_);
-  return failure_;
+  if (!served) thread_failed(served.error());
 }
 
 // As qemu-nbd: while -e clients are connected, others wait in the backlog.
@@ -112,7 +103,8 @@ void Server::on_accepted(Acceptor& acceptor, int result) {
     if (acceptor.socket.tcp) set_tcp_options(socket.get());
     log_.detail(fmt::format("a client connected to {}", acceptor.socket.address));
     early_.push_back(std::move(socket));
-  } else if (result == -EMFILE || result == -ENFILE || result == -ENOMEM || result == -ENOBUFS) {
+  } else if (result != -ECONNABORTED && result != -EINTR && result != -EAGAIN &&
+             result != -ECANCELED) {
     log_.error(fmt::format("cannot accept a client: {}; trying again", strerror(-result)));
     accept_paused_ = true;
     ring_->timeout(kAcceptPause, pause_time_, accept_pause_);
@@ -176,12 +168,15 @@ void Server::take_ended() {
   accept_more();
 }
 
+void Server::memory_is_short() {
+  for (const auto& thread : threads_) thread->close_unread();
+}
+
+// A ring that does not work takes its sessions with it, whose operations the kernel and the workers
+// still hold: nothing of it can be destroyed in good order.
 void Server::thread_failed(const Error& error) {
-  {
-    const std::lock_guard lock(mutex_);
-    failure_ = Failure(error);
-  }
-  ring_->stop();
+  log_.error(error.to_string());
+  std::_Exit(EXIT_FAILURE);
 }
 
 void Server::stop() {
@@ -191,7 +186,14 @@ void Server::stop() {
     if (acceptor->waiting) ring_->cancel(*acceptor);
   }
   for (const auto& thread : threads_) thread->shut_down();
+  ring_->timeout(limits::kHardShutdownTime, hard_time_, hard_shutdown_);
   stop_when_empty();
+}
+
+void Server::on_hard_shutdown(int) {
+  log_.error("a file does not answer: ending without it");
+  acceptors_.clear();  // removes the socket files
+  std::_Exit(EXIT_FAILURE);
 }
 
 void Server::stop_when_empty() {

@@ -19,7 +19,8 @@
 namespace underlay {
 
 struct ServerConfig {
-  unsigned threads = 1;      // ring threads, and as many workers
+  unsigned threads = 1;      // rings
+  unsigned workers = 1;      // threads for what may block or burn CPU
   unsigned max_clients = 1;  // at the same time; others wait. 0 = limits::kConnections
   bool persistent = false;   // go on when the last client has left
   bool allocation_depth = false;
@@ -31,11 +32,9 @@ class Server final : private ServingOwner {
   // before any other thread is started.
   static Result<std::unique_ptr<Server>> create(const ServerConfig& config, ExportCatalog& catalog,
                                                 std::vector<ListenSocket> sockets, Log& log);
-  ~Server() override;
-
   // Serves until a signal asks to stop, or the last client has left and the server is not
-  // persistent. Removes its socket files. Fails when the system does not let it go on.
-  Result<void> run();
+  // persistent. Ends the process when the system does not let it go on.
+  void run();
 
  private:
   // A listening socket and the accept that waits on it.
@@ -59,17 +58,20 @@ class Server final : private ServingOwner {
   void take_ended();
   void stop();
   void stop_when_empty();
+  void on_hard_shutdown(int result);
 
   void session_ended(bool was_negotiated) override;
-  void thread_failed(const Error& error) override;
+  [[noreturn]] void thread_failed(const Error& error) override;
+  void memory_is_short() override;
 
   const ServerConfig config_;
   ExportCatalog& catalog_;
   Log& log_;
   ByteBudget reply_memory_;
+  // Destroyed in reverse: the workers, which post to the rings, end before these do.
   std::unique_ptr<Ring> ring_;
-  WorkerPool workers_;
   std::vector<std::unique_ptr<ServingThread>> threads_;
+  WorkerPool workers_;
   std::vector<std::unique_ptr<Acceptor>> acceptors_;
   size_t next_thread_ = 0;
   unsigned clients_ = 0;
@@ -84,7 +86,9 @@ class Server final : private ServingOwner {
   __kernel_timespec tick_time_{};
   MethodCompletion<&Server::on_signal> signalled_{*this};
   MethodCompletion<&Server::on_accept_pause> accept_pause_{*this};
+  __kernel_timespec hard_time_{};
   MethodCompletion<&Server::on_tick> tick_{*this};
+  MethodCompletion<&Server::on_hard_shutdown> hard_shutdown_{*this};
   MethodTask<&Server::check_files> check_task_{*this};
   MethodTask<&Server::files_checked> checked_task_{*this};
   MethodTask<&Server::take_ended> ended_task_{*this};
@@ -92,7 +96,6 @@ class Server final : private ServingOwner {
   std::mutex mutex_;
   unsigned ended_ = 0;             // under mutex_: sessions that have ended, not yet counted
   bool negotiated_ended_ = false;  // under mutex_: one of them had finished its handshake
-  Result<void> failure_;           // under mutex_
 };
 
 }  // namespace underlay

@@ -78,7 +78,12 @@ void ServingThread::on_shutdown_deadline(int) {
   for (const auto& [key, session] : sessions_) session->close();
 }
 
-void ServingThread::memory_is_short() {
+void ServingThread::close_unread() {
+  if (!unread_posted_.exchange(true)) ring_->post(unread_task_);
+}
+
+void ServingThread::look_for_unread() {
+  unread_posted_ = false;
   // Many sessions may ask at the same time; one look a second is enough.
   const auto now = std::chrono::steady_clock::now();
   if (now - unread_checked_ < std::chrono::seconds(1)) return;

@@ -1,6 +1,7 @@
 // One ring thread and the sessions on it.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -31,6 +32,8 @@ class ServingOwner {
   virtual ~ServingOwner() = default;
   virtual void session_ended(bool was_negotiated) = 0;
   virtual void thread_failed(const Error& error) = 0;
+  // Reply memory, which all threads share, is used up. Called often.
+  virtual void memory_is_short() = 0;
 };
 
 class ServingThread final : private SessionHost {
@@ -46,12 +49,15 @@ class ServingThread final : private SessionHost {
   void adopt(UniqueFd socket);
   // Any thread: ends all sessions in an orderly way, after limits::kShutdownTime in any way.
   void shut_down();
+  // Any thread, often: closes clients that do not read their replies.
+  void close_unread();
 
  private:
   ServingThread(const ServingContext& context, ServingOwner& owner, std::unique_ptr<Ring> ring);
   void serve();
   void take_adopted();
   void begin_shutdown();
+  void look_for_unread();
   void on_shutdown_deadline(int result);
 
   Ring& ring() override { return *ring_; }
@@ -61,7 +67,7 @@ class ServingThread final : private SessionHost {
   Log& log() override { return context_.log; }
   HandshakeOffer offer() const override { return context_.offer; }
   void session_ended(Session& session) override;
-  void memory_is_short() override;
+  void memory_is_short() override { owner_.memory_is_short(); }
 
   const ServingContext context_;
   ServingOwner& owner_;
@@ -73,6 +79,8 @@ class ServingThread final : private SessionHost {
   __kernel_timespec shutdown_time_{};
   MethodTask<&ServingThread::take_adopted> adopt_task_{*this};
   MethodTask<&ServingThread::begin_shutdown> shutdown_task_{*this};
+  std::atomic<bool> unread_posted_ = false;
+  MethodTask<&ServingThread::look_for_unread> unread_task_{*this};
   MethodCompletion<&ServingThread::on_shutdown_deadline> shutdown_deadline_{*this};
 
   std::mutex mutex_;

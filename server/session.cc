@@ -17,12 +17,16 @@ Session::Session(SessionHost& host, UniqueFd socket)
       queue_(host.buffers()) {}
 
 void Session::start() {
-  ++outstanding_;
-  deadline_armed_ = true;
-  host_.ring().timeout(limits::kHandshakeTime, deadline_time_, deadline_);
+  arm_deadline();
   handshake_.greet(handshake_out_);
   send_handshake();
   schedule_pump();
+}
+
+void Session::arm_deadline() {
+  ++outstanding_;
+  deadline_armed_ = true;
+  host_.ring().timeout(limits::kHandshakeTime, deadline_time_, deadline_);
 }
 
 void Session::schedule_pump() {
@@ -128,7 +132,10 @@ void Session::on_sent(int result) {
 void Session::on_deadline(int) {
   deadline_armed_ = false;
   --outstanding_;
-  if (phase_ == Phase::kHandshake) {
+  if (phase_ == Phase::kHandshake && lookup_.running()) {
+    // The client is not to blame for the time that opening its image takes.
+    arm_deadline();
+  } else if (phase_ == Phase::kHandshake) {
     host_.log().detail("a client did not finish the handshake in time: connection closed");
     close();
   }
@@ -181,7 +188,7 @@ bool Session::consume_handshake() {
   input_begin_ += handshake_.feed(input(), handshake_out_);
   send_handshake();
   meet_need();
-  return true;
+  return phase_ != Phase::kClosed;
 }
 
 void Session::send_handshake() {
@@ -191,6 +198,7 @@ void Session::send_handshake() {
     const MutableByteSpan room = queue_.reserve(part);
     // A client that cannot even be greeted is turned away; it may come back.
     if (room.empty()) {
+      host_.memory_is_short();
       host_.log().warn("no reply memory is left for a handshake: connection closed");
       return close();
     }
@@ -202,6 +210,7 @@ void Session::send_handshake() {
 }
 
 void Session::meet_need() {
+  if (phase_ == Phase::kClosed) return;
   switch (handshake_.need()) {
     case Handshake::Need::kInput:
       return;
@@ -224,7 +233,7 @@ void Session::meet_need() {
 void Session::lookup_done() {
   if (phase_ == Phase::kHandshake) {
     if (handshake_.need() == Handshake::Need::kExportList) {
-      handshake_.exports_listed(lookup_.listed(), handshake_out_);
+      handshake_.exports_listed(lookup_.take_listed(), handshake_out_);
     } else if (lookup_.found()) {
       export_ = *lookup_.found();
       handshake_.export_found(export_->describe(), handshake_out_);

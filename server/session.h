@@ -57,7 +57,8 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
 
   // Greets the client. From now on the session lives until host.session_ended().
   void start();
-  // Orderly end: what the client has asked for is answered, then the connection is closed.
+  // Orderly end: what the client has asked for is answered, then the connection is closed. What it
+  // asks for afterwards is not read any more, so nothing is answered with ESHUTDOWN.
   void shut_down();
   // Closes the connection as soon as nothing is under way any more.
   void close();
@@ -70,6 +71,7 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
  private:
   enum class Phase : uint8_t { kHandshake, kTransmission, kDraining, kClosed };
 
+  void arm_deadline();
   void pump();
   void schedule_pump();
   bool blocked() const;
@@ -90,10 +92,9 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
   bool handle(const Request& request);
   bool start_read(const Request& request);
   bool read_inline(const Request& request);
-  bool fill_inline(const Request& request, Extent extent, MutableByteSpan out);
   bool holes_allowed(const Request& request) const;
   bool reply_success(const Request& request);
-  bool reply_error(const Request& request, nbd::WireError error, std::string_view message);
+  bool reply_error(const Request& request, nbd::WireError error);
   void reply_finished();
   bool reply_read(ReadOperation& operation);
   bool reply_read_data(ReadOperation& operation);
@@ -141,8 +142,10 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
   bool sending_ = false;
   std::chrono::steady_clock::time_point last_sent_;
 
-  unsigned operations_ = 0;       // reads and worker operations that run
-  uint64_t operation_bytes_ = 0;  // buffers of the reads
+  ZeroRuns inline_zeros_;           // of the read that read_inline() answers
+  unsigned operations_ = 0;         // reads and worker operations that run
+  uint64_t operation_bytes_ = 0;    // buffers of the reads
+  unsigned worker_operations_ = 0;  // worker operations that have not been answered
   std::vector<ReadOperation*> finished_reads_;
   std::vector<std::unique_ptr<WorkerOperation>> finished_operations_;
   std::vector<std::unique_ptr<ReadOperation>> reads_;  // all that were ever needed

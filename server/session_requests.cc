@@ -30,10 +30,7 @@ bool Session::consume_transmission() {
 bool Session::consume_payload() {
   const size_t part = std::min<uint64_t>(payload_left_, input().size());
   if (part == 0) return false;
-  if (part == payload_left_ &&
-      !reply_error(payload_request_, payload_error_, "the export is read-only")) {
-    return false;
-  }
+  if (part == payload_left_ && !reply_error(payload_request_, payload_error_)) return false;
   payload_left_ -= part;
   input_begin_ += part;
   return true;
@@ -54,14 +51,13 @@ bool Session::handle(const Request& request) {
     payload_error_ = error == WireError::kNone ? WireError::kInvalid : error;
     return true;
   }
-  if (error == WireError::kPerm) return reply_error(request, error, "the export is read-only");
-  if (error != WireError::kNone) return reply_error(request, error, "invalid request");
+  if (error != WireError::kNone) return reply_error(request, error);
   // Validated: the request is within the export and of bounded length from here on.
   if (request.command == Command::kFlush || request.length == 0) return reply_success(request);
-  if (export_->changed()) {
-    return reply_error(request, WireError::kIo, "the image file has changed");
-  }
+  if (export_->changed()) return reply_error(request, WireError::kIo);
   if (request.command == Command::kRead) return start_read(request);
+  if (worker_operations_ == limits::kWorkerOperations) return false;
+  ++worker_operations_;
   ++operations_;
   WorkerOperation::start(host_.ring(), host_.workers(), *this, *export_, request);
   return true;
@@ -73,7 +69,8 @@ bool Session::start_read(const Request& request) {
   if (operation_bytes_ > 0 && operation_bytes_ + request.length > limits::kOperationBytes) {
     return false;  // read_done() pumps again
   }
-  auto buffer = host_.buffers().allocate(static_cast<size_t>(request.length));
+  auto buffer =
+      host_.buffers().allocate(static_cast<size_t>(request.length), ByteBudget::Use::kBulk);
   if (!buffer) {
     memory_wanted();
     return false;
@@ -88,9 +85,6 @@ bool Session::start_read(const Request& request) {
 // The fast path: everything is in memory, and goes straight behind its header. False when it is not
 // (or there is no room): nothing was queued.
 bool Session::read_inline(const Request& request) {
-  const auto first =
-      export_->disk().map(export_->start() + request.offset, request.length, MapFor::kReadNow);
-  if (!first) return false;
   const auto length = static_cast<size_t>(request.length);
   const MutableByteSpan room = queue_.reserve(ReplyWriter::kMaxHeader + length);
   if (room.empty()) {
@@ -98,47 +92,25 @@ bool Session::read_inline(const Request& request) {
     return false;
   }
   const ReplyWriter writer(handshake_.negotiated(), request);
-  const bool all_zeros = first->kind == Extent::Kind::kZero && first->length == request.length;
-  if (all_zeros && holes_allowed(request)) {
-    queue_.commit(writer.put_hole(room, request.offset, request.length, true));
-    return true;
-  }
   const size_t header = writer.put_data_header(room, request.offset, length, true);
-  if (!fill_inline(request, *first, room.subspan(header, length))) return false;
+  const MutableByteSpan data = room.subspan(header, length);
+  ZeroRuns* holes = holes_allowed(request) ? &inline_zeros_ : nullptr;
+  inline_zeros_.clear();
+  if (export_->disk().read_from_memory(request.offset, data, holes) < length) return false;
+  for (const ZeroRuns::Run& run : inline_zeros_) {
+    if (run.length == length) {
+      queue_.commit(writer.put_hole(room, request.offset, length, true));
+      return true;
+    }
+    // A reply this short is one chunk.
+    std::memset(data.data() + run.offset, 0, static_cast<size_t>(run.length));
+  }
   queue_.commit(header + length);
   return true;
 }
 
 bool Session::holes_allowed(const Request& request) const {
   return handshake_.negotiated().structured && (request.flags & nbd::kCommandDf) == 0;
-}
-
-// `extent`: what lies at the start of the request.
-bool Session::fill_inline(const Request& request, Extent extent, MutableByteSpan out) {
-  const Disk& disk = export_->disk();
-  uint64_t at = export_->start() + request.offset;
-  for (;;) {
-    const MutableByteSpan part = out.first(static_cast<size_t>(extent.length));
-    switch (extent.kind) {
-      case Extent::Kind::kZero:
-        std::memset(part.data(), 0, part.size());
-        break;
-      case Extent::Kind::kData:
-        if (extent.source->read_cached(extent.source_offset, part) < part.size()) return false;
-        break;
-      case Extent::Kind::kCompressed:
-        if (!disk.read_unpacked(extent, at, part)) return false;
-        break;
-      case Extent::Kind::kParent:
-        return false;
-    }
-    at += part.size();
-    out = out.subspan(part.size());
-    if (out.empty()) return true;
-    const auto next = disk.map(at, out.size(), MapFor::kReadNow);
-    if (!next) return false;
-    extent = *next;
-  }
 }
 
 ReadOperation& Session::take_read_operation() {
@@ -178,6 +150,7 @@ void Session::reply_finished() {
                         finished_reads_.begin() + static_cast<std::ptrdiff_t>(replied));
   replied = 0;
   while (replied < finished_operations_.size() && reply_operation(*finished_operations_[replied])) {
+    --worker_operations_;
     ++replied;
   }
   finished_operations_.erase(finished_operations_.begin(),
@@ -186,7 +159,7 @@ void Session::reply_finished() {
 
 bool Session::reply_read(ReadOperation& operation) {
   if (operation.result()) return reply_read_data(operation);
-  if (!reply_error(operation.request(), WireError::kIo, "cannot read the image")) return false;
+  if (!reply_error(operation.request(), WireError::kIo)) return false;
   log_failure(operation.request(), operation.result().error());
   return true;
 }
@@ -198,7 +171,8 @@ bool Session::reply_read_data(ReadOperation& operation) {
   const ReplyWriter writer(handshake_.negotiated(), request);
   size_t holes = 0;
   operation.for_each_hole([&](uint64_t, uint64_t) { ++holes; });
-  auto headers = host_.buffers().allocate((2 * holes + 1) * ReplyWriter::kMaxHeader);
+  auto headers =
+      host_.buffers().allocate((2 * holes + 1) * ReplyWriter::kMaxHeader, ByteBudget::Use::kSmall);
   if (!headers) {
     memory_wanted();
     return false;
@@ -232,7 +206,7 @@ bool Session::reply_operation(const WorkerOperation& operation) {
   if (operation.result()) {
     return request.command == Command::kCache ? reply_success(request) : reply_status(operation);
   }
-  if (!reply_error(request, WireError::kIo, "cannot read the image")) return false;
+  if (!reply_error(request, WireError::kIo)) return false;
   log_failure(request, operation.result().error());
   return true;
 }
@@ -243,8 +217,8 @@ bool Session::reply_status(const WorkerOperation& operation) {
   const BlockStatus& status = operation.status();
   const size_t extents = status.allocation.size() + status.depth.size();
   // One buffer for both chunks: the reply is queued whole or not at all.
-  auto buffer = host_.buffers().allocate(2 * ReplyWriter::kMaxHeader +
-                                         extents * writer.status_extent_bytes());
+  auto buffer = host_.buffers().allocate(
+      2 * ReplyWriter::kMaxHeader + extents * writer.status_extent_bytes(), ByteBudget::Use::kBulk);
   if (!buffer) {
     memory_wanted();
     return false;
@@ -274,7 +248,10 @@ bool Session::reply_success(const Request& request) {
   return true;
 }
 
-bool Session::reply_error(const Request& request, WireError error, std::string_view message) {
+bool Session::reply_error(const Request& request, WireError error) {
+  const std::string_view message = error == WireError::kPerm ? "the export is read-only"
+                                   : error == WireError::kIo ? "cannot read the image"
+                                                             : "invalid request";
   const MutableByteSpan room = queue_.reserve(ReplyWriter::kMaxError);
   if (room.empty()) {
     memory_wanted();

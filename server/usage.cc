@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "formats/format_table.h"
+
 namespace underlay {
 namespace {
 
@@ -43,7 +45,7 @@ General purpose options:
       --threads NUM         threads that serve clients (default '0', one for each processor)
 
 Block device options:
-  -f, --format=FORMAT       set image format (raw, qcow2, ...)
+  -f, --format=FORMAT       set image format: {}
   -r, --read-only           export read-only (always on)
   -l, --load-snapshot=SNAPSHOT_PARAM
                             export an internal snapshot of FILE; SNAPSHOT_PARAM is
@@ -60,7 +62,7 @@ Checked, but without effect on a server that only reads:
 
 }  // namespace
 
-std::string usage_text() { return kUsage; }
+std::string usage_text() { return fmt::format(kUsage, format_names()); }
 
 std::string version_text() { return fmt::format("underlay-nbd {}\n", UNDERLAY_VERSION); }
 

@@ -22,7 +22,8 @@ class WireBuffer {
   }
   void put_zeros(size_t count) { bytes_.resize(bytes_.size() + count); }
   ByteSpan bytes() const { return bytes_; }
-  void clear() { bytes_.clear(); }
+  // Gives the memory back, too: a list of exports may be long, and connections many.
+  void clear() { bytes_ = {}; }
 
  private:
   std::vector<std::byte> bytes_;

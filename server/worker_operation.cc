@@ -13,18 +13,15 @@ void WorkerOperation::start(Ring& ring, WorkerPool& workers, WorkerOperationOwne
 }
 
 void WorkerOperation::work() {
-  if (request_.command == nbd::Command::kCache) {
-    result_ = export_.disk().prefetch(export_.start() + request_.offset,
-                                      std::min(request_.length, limits::kPrefetchBytes));
-  } else {
-    auto status = block_status(export_, request_.offset, request_.length,
-                               (request_.flags & nbd::kCommandReqOne) != 0);
-    if (status) {
-      status_ = *std::move(status);
-    } else {
-      result_ = Failure(std::move(status).error());
+  result_ = without_exceptions([&]() -> Result<void> {
+    if (request_.command == nbd::Command::kCache) {
+      return export_.disk().prefetch(request_.offset,
+                                     std::min(request_.length, limits::kPrefetchBytes));
     }
-  }
+    const bool only_one = (request_.flags & nbd::kCommandReqOne) != 0;
+    status_ = TRY(block_status(export_, request_.offset, request_.length, only_one));
+    return {};
+  });
   ring_.post(done_task_);
 }
 

@@ -23,7 +23,8 @@ class WorkerOperationOwner {
 // Owns itself while it runs.
 class WorkerOperation {
  public:
-  // Calls owner.operation_done() on the ring's thread once it is done. All arguments outlive that.
+  // Calls owner.operation_done() on the ring's thread once it is done; all but `request`, which is
+  // copied, outlive that.
   static void start(Ring& ring, WorkerPool& workers, WorkerOperationOwner& owner,
                     const Export& target, const Request& request);
 

@@ -49,8 +49,7 @@ struct Qcow2Opener {
   }
   Result<Disk> open_disk(std::shared_ptr<const Source> source) {
     std::vector<Layer> layers;
-    layers.push_back(
-        Layer{.reader = TRY(open(std::move(source))), .path = "image", .format = "qcow2"});
+    layers.push_back(Layer{.reader = TRY(open(std::move(source))), .path = "image"});
     return Disk(std::move(layers), caches);
   }
   Result<Disk> open_disk(const Qcow2Builder::Bytes& file) {

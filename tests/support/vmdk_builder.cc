@@ -6,6 +6,8 @@
 #include <random>
 #include <stdexcept>
 
+#include "tests/support/store_le.h"
+
 namespace underlay::vmdk_test {
 namespace {
 

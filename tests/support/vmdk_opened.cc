@@ -26,17 +26,16 @@ class Borrowed final : public Reader {
 
 Disk disk_of(const Opened& opened) {
   std::vector<Layer> layers;
-  layers.push_back(Layer{.reader = std::make_unique<Borrowed>(opened.result.value()),
-                         .path = "memory",
-                         .format = "vmdk"});
+  layers.push_back(
+      Layer{.reader = std::make_unique<Borrowed>(opened.result.value()), .path = "memory"});
   return Disk(std::move(layers), *opened.caches);
 }
 
 }  // namespace
 
-Opened::Opened(std::shared_ptr<const Source> source, const FilesInMemory& files,
-               const ImageOptions& options)
+Opened::Opened(std::shared_ptr<const Source> source, const FilesInMemory& files)
     : result(std::shared_ptr<const Reader>()) {
+  const ImageOptions options;
   const ImageToOpen image{.source = std::move(source),
                           .path = "memory",
                           .files = files,

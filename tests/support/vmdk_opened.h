@@ -14,8 +14,7 @@ using Bytes = std::vector<std::byte>;
 
 class Opened {
  public:
-  explicit Opened(std::shared_ptr<const Source> source, const FilesInMemory& files = {},
-                  const ImageOptions& options = {});
+  explicit Opened(std::shared_ptr<const Source> source, const FilesInMemory& files = {});
 
   // REQUIRES: result.
   const Reader& reader() const { return *result.value(); }

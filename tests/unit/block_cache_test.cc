@@ -152,11 +152,5 @@ TEST_CASE("threads that wait for a load that fails try for themselves") {
   CHECK(good == 3);
 }
 
-TEST_CASE("owners are never given twice") {
-  Caches caches;
-  const uint64_t first = caches.new_owner();
-  CHECK(caches.new_owner() != first);
-}
-
 }  // namespace
 }  // namespace underlay

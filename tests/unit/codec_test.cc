@@ -7,6 +7,8 @@
 #include <random>
 #include <thread>
 
+#include "tests/support/store_le.h"
+
 namespace underlay {
 namespace {
 

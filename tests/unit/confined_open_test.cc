@@ -62,7 +62,7 @@ TEST_CASE("a naming image without a folder in its path lies in the working direc
   const World world;
   const fs::path before = fs::current_path();
   fs::current_path(world.folder.path("images"));
-  const auto opened = Confinement().open("top.img", "base.img");
+  const auto opened = Confinement().open(*with_resolved_folder("top.img"), "base.img");
   fs::current_path(before);
   CHECK(content(opened) == "base");
 }
@@ -108,8 +108,18 @@ TEST_CASE("symbolic links to folders count by where they lead") {
 TEST_CASE("an image reached through a linked folder finds its neighbours") {
   const World world;
   fs::create_directory_symlink("images", world.folder.path("alias"));
-  const auto opened = Confinement().open(world.folder.path("alias/top.img"), "base.img");
-  CHECK(content(opened) == "base");
+  const std::string top = *with_resolved_folder(world.folder.path("alias/top.img"));
+  CHECK(top == world.in_images("top.img"));
+  CHECK(content(Confinement().open(top, "base.img")) == "base");
+}
+
+TEST_CASE("a link planted in the place of an image's folder leads nowhere") {
+  const World world;
+  const auto deep = world.open("sub/deep.img");
+  REQUIRE(deep);
+  fs::rename(world.in_images("sub"), world.in_images("moved"));
+  fs::create_directory_symlink("../outside", world.in_images("sub"));
+  CHECK(!Confinement().open(deep->path, "secret.img"));
 }
 
 TEST_CASE("loops of symbolic links are refused") {

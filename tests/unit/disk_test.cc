@@ -21,7 +21,7 @@ struct Piece {
   int fill = 0;
 };
 
-// A reader over pieces, whose data lies in a memory source at the guest offset. A cluster is one
+// A reader over pieces, whose data lies in a source at the guest offset. A cluster is one
 // kCompressed piece.
 class FakeReader final : public Reader {
  public:
@@ -51,7 +51,8 @@ class FakeReader final : public Reader {
       Extent extent;
       extent.kind = piece.kind;
       extent.length = std::min(length, start + piece.length - offset);
-      extent.source = source_.get();
+      extent.reserved = piece.kind == Kind::kZero;
+      extent.source = other_source != nullptr ? other_source : source_.get();
       extent.source_offset = piece.kind == Kind::kCompressed ? start : offset;
       extent.cluster_start = start;
       extent.cluster_length = static_cast<uint32_t>(piece.length);
@@ -66,6 +67,7 @@ class FakeReader final : public Reader {
   }
 
   bool map_fails = false;
+  const Source* other_source = nullptr;
   mutable int loads = 0;
 
  private:
@@ -74,16 +76,36 @@ class FakeReader final : public Reader {
   std::shared_ptr<FaultySource> source_;
 };
 
+// 1024 bytes of data, then a hole of the file system; counts who asks for it.
+class HalfHole final : public Source {
+ public:
+  const std::string& name() const override { return bytes_.name(); }
+  uint64_t size() const override { return bytes_.size(); }
+  Result<void> read_at(uint64_t offset, MutableByteSpan out) const override {
+    return bytes_.read_at(offset, out);
+  }
+  SourceRun run_at(uint64_t offset, uint64_t length) const override {
+    ++asked;
+    if (offset >= 1024) return {.hole = true, .length = length};
+    return {.hole = false, .length = std::min(length, 1024 - offset)};
+  }
+
+  mutable int asked = 0;
+
+ private:
+  MemorySource bytes_{Bytes(4096)};
+};
+
 // A disk over fake layers, the top one first.
 struct Chain {
-  explicit Chain(std::vector<std::vector<Piece>> layers) {
+  explicit Chain(std::vector<std::vector<Piece>> layers, uint64_t start = 0) {
     std::vector<Layer> made;
     for (auto& pieces : layers) {
       auto reader = std::make_unique<FakeReader>(std::move(pieces));
       readers.push_back(reader.get());
-      made.push_back({.reader = std::move(reader), .path = "fake", .format = "fake"});
+      made.push_back({.reader = std::move(reader), .path = "fake"});
     }
-    disk = std::make_unique<Disk>(std::move(made), caches);
+    disk = std::make_unique<Disk>(std::move(made), caches, start);
   }
   // The bytes, each as a letter; "error" when the read fails.
   std::string text(uint64_t offset, size_t length, ZeroRuns* zeros = nullptr) const {
@@ -184,6 +206,39 @@ TEST_CASE("a damaged table fails the read instead of falling through to the pare
   }
 }
 
+TEST_CASE("block status tells holes of the file system, in every layer, and reads do not look") {
+  for (const size_t layer : {0u, 1u}) {
+    std::vector<std::vector<Piece>> layers(layer, {{Kind::kParent, 4096}});
+    layers.push_back({{Kind::kData, 4096, 'a'}});
+    const Chain chain(std::move(layers));
+    const HalfHole file;
+    chain.readers[layer]->other_source = &file;
+    for (const MapFor purpose : {MapFor::kReadNow, MapFor::kRead}) {
+      CHECK(chain.disk->map(512, 3584, purpose)->length == 3584);
+      CHECK(chain.disk->map(2048, 512, purpose)->kind == Kind::kData);
+    }
+    CHECK(file.asked == 0);
+    const Extent data = *chain.disk->map(512, 3584, MapFor::kStatus);
+    CHECK(data.kind == Kind::kData);
+    CHECK(data.length == 512);
+    CHECK(data.source_offset == 512);
+    const Extent hole = *chain.disk->map(1024, 2048, MapFor::kStatus);
+    CHECK(hole.kind == Kind::kZero);
+    CHECK_FALSE(hole.reserved);
+    CHECK(hole.depth == layer + 1);
+    CHECK(hole.length == 2048);
+  }
+}
+
+TEST_CASE("block status asks no file about what the format says itself") {
+  const Chain chain({{{Kind::kZero, 2048}, {Kind::kCompressed, 2048, 'z'}}});
+  const HalfHole file;
+  chain.readers[0]->other_source = &file;
+  CHECK(chain.disk->map(1024, 1024, MapFor::kStatus)->reserved);
+  CHECK(chain.disk->map(2048, 2048, MapFor::kStatus)->kind == Kind::kCompressed);
+  CHECK(file.asked == 0);
+}
+
 TEST_CASE("a fault at any read of a chain is an error, never other bytes") {
   const std::vector<std::vector<Piece>> layers = {
       {{Kind::kData, 512, 'a'}, {Kind::kCompressed, 1024, 'z'}, {Kind::kParent, 1024}},
@@ -209,17 +264,21 @@ TEST_CASE("a compressed cluster is unpacked once and cut to what is asked for") 
   CHECK(chain.readers[0]->loads == 1);
 }
 
-TEST_CASE("read_unpacked answers from memory only") {
-  const Chain chain({{{Kind::kData, 512, 'a'}, {Kind::kCompressed, 4096, 'z'}}});
-  const Extent extent = *chain.disk->map(1000, 100, MapFor::kRead);
-  Bytes out(100);
-  CHECK(!chain.disk->read_unpacked(extent, 1000, out));
+TEST_CASE("read_from_memory stops at the first cluster that is not unpacked yet") {
+  const Chain chain({{{Kind::kZero, 512}, {Kind::kCompressed, 4096, 'z'}}});
+  Bytes out(1024);
+  CHECK(chain.disk->read_from_memory(0, out) == 512);
   CHECK(chain.readers[0]->loads == 0);
-  REQUIRE(chain.disk->unpack_and_read(extent, 1000, out));
-  CHECK(out == Bytes(100, std::byte{'z'}));
-  std::fill(out.begin(), out.end(), std::byte{0});
-  CHECK(chain.disk->read_unpacked(extent, 1000, out));
-  CHECK(out == Bytes(100, std::byte{'z'}));
+  CHECK(chain.text(512, 1) == "z");
+  CHECK(chain.disk->read_from_memory(0, out) == out.size());
+  CHECK(as_text(out) == repeat(512, '\0') + repeat(512, 'z'));
+}
+
+TEST_CASE("a disk may begin within its image, and ends with a whole sector") {
+  const Chain chain({{{Kind::kData, 507, 'a'}, {Kind::kCompressed, 1029, 'z'}}}, 5);
+  CHECK(chain.disk->size() == 1536);
+  CHECK(chain.text(0, 1536) == repeat(502, 'a') + repeat(1029, 'z') + repeat(5, '0'));
+  CHECK(chain.text(600, 2) == "zz");
 }
 
 TEST_CASE("clusters of two layers at one offset are two clusters") {

@@ -1,5 +1,5 @@
 // --image-opts strings, and which internal snapshot -l means.
-#include "server/image_opts.h"
+#include "formats/image_opts.h"
 
 #include <doctest/doctest.h>
 
@@ -56,7 +56,10 @@ TEST_CASE("image-opts: backing.driver and force_size_calc") {
   CHECK(parsed("file.filename=a,force_size_calc=current_size").open.image.vhd_size ==
         ImageOptions::VhdSize::kCurrentSize);
   check_refused("file.filename=a,force_size_calc=x", ErrorKind::kUsage, "force_size_calc: \"x\"");
-  check_refused("driver=raw,file.filename=a,force_size_calc=chs", ErrorKind::kUsage, "driver=vpc");
+  check_refused("driver=raw,file.filename=a,force_size_calc=chs", ErrorKind::kUsage,
+                "--image-opts: force_size_calc belongs to driver=vpc, not raw");
+  CHECK(parsed("driver=vhd,file.filename=a,force_size_calc=chs").open.image.vhd_size ==
+        ImageOptions::VhdSize::kChs);
 }
 
 TEST_CASE("image-opts: keys about qemu's I/O are checked and have no effect") {

@@ -143,17 +143,29 @@ TEST_CASE("listen: a unix socket takes clients, with the rights that the umask l
   REQUIRE(sockets->size() == 1);
   CHECK_FALSE(sockets->front().tcp);
   CHECK(sockets->front().address == path);
-  CHECK(sockets->front().unlink_path == path);
+  CHECK(sockets->front().file.path() == path);
   CHECK(connects(path));
   struct stat status {};
   REQUIRE(::stat(path.c_str(), &status) == 0);
   CHECK((status.st_mode & 07777) == 0755);
 }
 
-TEST_CASE("listen: a socket file that nobody listens on is replaced") {
+TEST_CASE("listen: a socket file is gone with its socket") {
   const TempFolder folder;
   const std::string path = folder / "s";
   { REQUIRE(open_listen_sockets(on_socket(path))); }
+  CHECK(!fs::exists(path));
+}
+
+TEST_CASE("listen: a socket file that nobody listens on is replaced") {
+  const TempFolder folder;
+  const std::string path = folder / "s";
+  const sockaddr_un address = unix_address(path);
+  {
+    const UniqueFd killed(::socket(AF_UNIX, SOCK_STREAM, 0));
+    REQUIRE(::bind(killed.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) ==
+            0);
+  }
   REQUIRE(fs::exists(path));
   const auto sockets = open_listen_sockets(on_socket(path));
   REQUIRE(sockets);
@@ -204,7 +216,7 @@ TEST_CASE("listen: the default address is IPv4 only") {
   REQUIRE(sockets);
   REQUIRE(sockets->size() == 1);
   CHECK(sockets->front().tcp);
-  CHECK(sockets->front().unlink_path == "");
+  CHECK(sockets->front().file.path() == "");
   CHECK(sockets->front().address == fmt::format("[0.0.0.0]:{}", port));
   CHECK(connects_ipv4(port));
   CHECK_FALSE(connects_ipv6(port));

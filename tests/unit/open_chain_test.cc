@@ -3,7 +3,9 @@
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 
+#include "formats/format_table.h"
 #include "io/memory_source.h"
+#include "tests/support/qcow2_builder.h"
 #include "tests/support/temp_folder.h"
 
 namespace underlay {
@@ -32,7 +34,6 @@ TEST_CASE("a stated format is obeyed without a warning") {
   CHECK(opened->warnings.empty());
   CHECK(opened->disk->size() == 1024);
   REQUIRE(opened->disk->layers().size() == 1);
-  CHECK(opened->disk->layers()[0].format == "raw");
   CHECK(opened->disk->layers()[0].path == opener.folder.path("a"));
 }
 
@@ -64,6 +65,32 @@ TEST_CASE("a missing file, a folder and a FIFO are refused") {
   CHECK(!opener.open(opener.folder.path("fifo"), as("raw")));
 }
 
+TEST_CASE("a missing file that an image names is a failure, not the absence of the image") {
+  Opener opener;
+  const std::string descriptor = "# Disk DescriptorFile\ncreateType=custom\n";
+  const std::string extent =
+      opener.folder.write("extent.vmdk", descriptor + "RW 8 FLAT \"missing\" 0\n");
+  const std::string parent = opener.folder.write(
+      "parent.vmdk",
+      descriptor + "CID=1\nparentCID=2\nparentFileNameHint=\"missing\"\nRW 8 ZERO\n");
+  Qcow2Builder data_file({.external_data = true});
+  data_file.add_extension(0x44415441, "missing");
+  Qcow2Builder backing({});
+  backing.set_backing_name("missing");
+  for (const std::string& path :
+       {extent, parent, opener.folder.write("data.qcow2", as_text(data_file.file)),
+        opener.folder.write("backing.qcow2", as_text(backing.file))}) {
+    const auto opened = opener.open(path);
+    REQUIRE(!opened);
+    const std::string line = opened.error().to_string();
+    CAPTURE(line);
+    CHECK(opened.error().kind == ErrorKind::kIo);
+    CHECK(opened.error().sys_errno == ENOENT);
+    CHECK(opened.error().file == path);
+    CHECK(line.find("names the file \"missing\"") != std::string::npos);
+  }
+}
+
 TEST_CASE("a size that is no multiple of a sector is told in a warning") {
   Opener opener;
   const auto opened = opener.open(opener.folder.write("a", std::string(1000, 'x')), as("raw"));
@@ -75,11 +102,28 @@ TEST_CASE("a size that is no multiple of a sector is told in a warning") {
 
 TEST_CASE("an error of a reader names the image") {
   Opener opener;
-  OpenOptions options = as("raw");
-  options.image.snapshot = "first";
-  const auto opened = opener.open(opener.folder.write("a", "x"), options);
-  REQUIRE(!opened);
-  CHECK(opened.error().file == opener.folder.path("a"));
+  for (const char* format : {"qcow2", "vpc", "vmdk"}) {
+    const auto opened = opener.open(opener.folder.write("a", "x"), as(format));
+    REQUIRE(!opened);
+    CHECK(opened.error().file == opener.folder.path("a"));
+  }
+}
+
+TEST_CASE("a snapshot is refused where the format has none, and looked for where it has") {
+  Opener opener;
+  for (const Format& format : formats()) {
+    OpenOptions options = as(std::string(format.name));
+    options.image.snapshot = "first";
+    const auto opened = opener.open(opener.folder.write("a", "x"), options);
+    REQUIRE(!opened);
+    const std::string line = opened.error().to_string();
+    CAPTURE(line);
+    CHECK((line.find("no internal snapshots (-l)") != std::string::npos) == !format.snapshots);
+    CHECK((opened.error().kind == ErrorKind::kUnsupported) == !format.snapshots);
+    CHECK(opened.error().file == opener.folder.path("a"));
+  }
+  CHECK(find_format("qcow2")->snapshots);
+  CHECK_FALSE(find_format("raw")->snapshots);
 }
 
 TEST_CASE("warnings never hold control bytes, whatever a file is called") {

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <set>
 
+#include "formats/format_table.h"
 #include "server/option_rules.h"
 #include "server/usage.h"
 
@@ -346,6 +347,7 @@ TEST_CASE("options: the help text names every option that is served, in at most 
       CHECK(text.find(fmt::format("  -{}, --{}", rule.letter, rule.name)) != std::string::npos);
     }
   }
+  CHECK(text.find(format_names()) != std::string::npos);
   size_t start = 0;
   for (size_t end = text.find('\n'); end != std::string::npos; end = text.find('\n', start)) {
     CHECK(end - start <= 100);

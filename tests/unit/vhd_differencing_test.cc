@@ -79,7 +79,7 @@ TEST_CASE("vhd differencing: a parent with another identity is refused") {
 }
 
 TEST_CASE("vhd differencing: a missing parent is a failure, not zeros") {
-  CHECK(open(differencing().build()).error() == ErrorKind::kNotFound);
+  CHECK(open(differencing().build()).error() == ErrorKind::kMalformed);
 }
 
 TEST_CASE("vhd differencing: a parent that is no VHD is refused") {

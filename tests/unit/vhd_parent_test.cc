@@ -71,23 +71,6 @@ TEST_CASE("vhd names: what is no UTF-16 is no name") {
   CHECK_FALSE(little({0xd83d, 0}));
 }
 
-TEST_CASE("vhd names: Windows paths become names that can exist here") {
-  CHECK(vhd::name_of_windows_path(".\\base.vhd") == "base.vhd");
-  CHECK(vhd::name_of_windows_path(".\\.\\\\a\\b.vhd") == "a/b.vhd");
-  CHECK(vhd::name_of_windows_path("..\\b.vhd") == "../b.vhd");
-  CHECK(vhd::name_of_windows_path("C:\\x\\b.vhd") == "b.vhd");
-  CHECK(vhd::name_of_windows_path("c:b.vhd") == "b.vhd");
-  CHECK(vhd::name_of_windows_path("C:\\") == "");
-  CHECK(vhd::name_of_windows_path("C:") == "");
-  CHECK(vhd::name_of_windows_path("\\\\server\\share\\b.vhd") == "b.vhd");
-  CHECK(vhd::name_of_windows_path("\\\\?\\C:\\x\\b.vhd") == "b.vhd");
-  CHECK(vhd::name_of_windows_path("/sr/b.vhd") == "/sr/b.vhd");
-  CHECK(vhd::name_of_windows_path("./") == "");
-  CHECK(vhd::name_of_windows_path(".///") == "");
-  CHECK(vhd::name_of_windows_path(".") == ".");
-  CHECK(vhd::name_of_windows_path("") == "");
-}
-
 TEST_CASE("vhd names: file URLs, decoded and as they are") {
   CHECK(vhd::names_of_file_url("file:///a/b.vhd") == Names{"/a/b.vhd"});
   CHECK(vhd::names_of_file_url("file://localhost/a/b.vhd") == Names{"/a/b.vhd"});

@@ -43,17 +43,6 @@ TEST_CASE("vhd: unknown disk types are refused by number") {
   }
 }
 
-TEST_CASE("vhd: there are no internal snapshots") {
-  Caches caches;
-  OpenOptions options{.format = "vpc", .backing_format = "", .image = {}};
-  options.image.snapshot = "1";
-  const auto opened =
-      open_disk({.source = std::make_shared<MemorySource>(dynamic().build()), .path = "top"},
-                options, MemoryFiles(), caches);
-  REQUIRE_FALSE(opened);
-  CHECK(opened.error().kind == ErrorKind::kUsage);
-}
-
 TEST_CASE("vhd dynamic: blocks are the disk's, absent ones are zeros") {
   const Opened disk = open(dynamic().build());
   CHECK(disk->unpadded_size() == kSize);

@@ -1,29 +1,23 @@
-#include "server/image_opts.h"
+#include "formats/image_opts.h"
 
-#include <algorithm>
 #include <array>
-#include <initializer_list>
+#include <iterator>
 #include <map>
-#include <span>
 
+#include "formats/comma_list.h"
+#include "formats/file_name.h"
 #include "formats/format_table.h"
+#include "formats/option_values.h"
 
 namespace underlay {
 namespace {
 
-Result<void> one_of(std::string_view option, std::string_view value,
-                    std::initializer_list<std::string_view> known) {
-  if (std::find(known.begin(), known.end(), value) != known.end()) return {};
-  return fail(ErrorKind::kUsage, "{}: \"{}\" is not one of: {}", option, printable(value, 80),
-              fmt::join(known, ", "));
-}
-
 Result<void> check_bool(std::string_view option, std::string_view value) {
-  return one_of(option, value, {"on", "off", "yes", "no", "true", "false", "y", "n"});
+  return check_one_of(option, value, {"on", "off", "yes", "no", "true", "false", "y", "n"});
 }
 
 Result<void> check_locking(std::string_view option, std::string_view value) {
-  return one_of(option, value, {"auto", "on", "off"});
+  return check_one_of(option, value, {"auto", "on", "off"});
 }
 
 // Keys without effect on a read-only server, of the image and, after "file.", of its file.
@@ -46,26 +40,12 @@ constexpr std::array kIdleKeys = {
 
 using Keys = std::map<std::string, std::string, std::less<>>;
 
-// The text up to the next comma that stands alone; it and the comma are taken off `rest`.
-std::string take_field(std::string_view& rest) {
-  std::string field;
-  while (!rest.empty()) {
-    const char first = rest.front();
-    rest.remove_prefix(1);
-    if (first == ',') {
-      if (!rest.starts_with(',')) return field;
-      rest.remove_prefix(1);
-    }
-    field += first;
-  }
-  return field;
-}
-
 // As in qemu, the last of several equal keys counts.
 Result<Keys> split_keys(std::string_view text) {
+  std::vector<std::string> fields = split_at_commas(text);
+  if (fields.back().empty()) fields.pop_back();  // nothing at all, or nothing behind the last comma
   Keys keys;
-  while (!text.empty()) {
-    const std::string field = take_field(text);
+  for (const std::string& field : fields) {
     const size_t equals = field.find('=');
     if (equals == std::string::npos || equals == 0) {
       return fail(ErrorKind::kUsage,
@@ -91,7 +71,7 @@ bool is_file_driver(std::string_view driver) { return driver == "file" || driver
 Result<std::string> take_format(Keys& keys, std::string_view key) {
   const auto driver = take(keys, key);
   if (!driver) return std::string();
-  if (is_file_driver(*driver)) return std::string("raw");
+  if (is_file_driver(*driver)) return std::string(kRawFormat);
   const Format* format = find_format(*driver);
   if (format == nullptr) {
     return fail(ErrorKind::kUnsupported, "--image-opts: {}=\"{}\" is not one of: {}", key,
@@ -116,11 +96,32 @@ Result<std::string> take_path(Keys& keys, bool driver_is_file) {
   return plain_file_name(*path);
 }
 
-Result<ImageOptions::VhdSize> take_vhd_size(Keys& keys) {
-  const auto value = take(keys, "force_size_calc");
-  if (!value || *value == "auto") return ImageOptions::VhdSize::kByCreator;
-  TRY(one_of("--image-opts: force_size_calc", *value, {"auto", "chs", "current_size"}));
-  return *value == "chs" ? ImageOptions::VhdSize::kChs : ImageOptions::VhdSize::kCurrentSize;
+// Offers a key to the formats, without a driver to all of them. False when none has such a key.
+Result<bool> set_format_option(OpenOptions& open, const std::string& key,
+                               const std::string& value) {
+  bool taken = false;
+  std::string_view other;  // that has the key, unlike the driver
+  for (const Format& format : formats()) {
+    if (format.set_option == nullptr) continue;
+    const bool meant = open.format.empty() || open.format == format.name;
+    ImageOptions unused;
+    if (!TRY(format.set_option(meant ? open.image : unused, key, value))) continue;
+    taken = taken || meant;
+    if (!meant) other = format.name;
+  }
+  if (!taken && !other.empty()) {
+    return fail(ErrorKind::kUsage, "{} belongs to driver={}, not {}", key, other, open.format);
+  }
+  return taken;
+}
+
+Result<void> take_format_options(Keys& keys, OpenOptions& open) {
+  for (auto key = keys.begin(); key != keys.end();) {
+    const auto taken = set_format_option(open, key->first, key->second);
+    if (!taken) return with_context(taken.error(), "--image-opts: ");
+    key = *taken ? keys.erase(key) : std::next(key);
+  }
+  return {};
 }
 
 Result<void> check_idle_keys(Keys& keys, bool driver_is_file) {
@@ -147,54 +148,13 @@ Result<ImageOpts> parse_image_opts(std::string_view text) {
   opts.open.format = TRY(take_format(keys, "driver"));
   opts.open.backing_format = TRY(take_format(keys, "backing.driver"));
   opts.path = TRY(take_path(keys, driver_is_file));
-  if (keys.contains("force_size_calc") && !opts.open.format.empty() && opts.open.format != "vpc") {
-    return fail(ErrorKind::kUsage, "--image-opts: force_size_calc belongs to driver=vpc, not {}",
-                opts.open.format);
-  }
-  opts.open.image.vhd_size = TRY(take_vhd_size(keys));
+  TRY(take_format_options(keys, opts.open));
   TRY(check_idle_keys(keys, driver_is_file));
   if (!keys.empty()) {
     return fail(ErrorKind::kUnsupported, "--image-opts: key \"{}\" is not supported",
                 printable(keys.begin()->first, 80));
   }
   return opts;
-}
-
-Result<std::string> plain_file_name(std::string_view name) {
-  constexpr std::string_view kFile = "file:";
-  const bool stated = name.starts_with(kFile);
-  if (stated) name.remove_prefix(kFile.size());
-  if (name.empty()) return fail(ErrorKind::kUsage, "the image's file name is empty");
-  if (stated) return std::string(name);
-  if (name.starts_with("json:")) {
-    return fail(ErrorKind::kUnsupported,
-                "json: names are not supported: use --image-opts driver=FORMAT,file.filename=FILE");
-  }
-  const size_t end = name.find_first_of(":/");
-  if (end != std::string_view::npos && name[end] == ':') {
-    return fail(ErrorKind::kUnsupported,
-                "\"{}\" has a protocol, and only local files are served: write ./{} when it is a "
-                "file of that name",
-                printable(name, 200), printable(name, 200));
-  }
-  return std::string(name);
-}
-
-Result<void> check_cache_mode(std::string_view option, std::string_view value) {
-  return one_of(option, value,
-                {"none", "off", "writeback", "writethrough", "directsync", "unsafe"});
-}
-
-Result<void> check_aio_mode(std::string_view option, std::string_view value) {
-  return one_of(option, value, {"threads", "native", "io_uring"});
-}
-
-Result<void> check_discard_mode(std::string_view option, std::string_view value) {
-  return one_of(option, value, {"ignore", "off", "unmap", "on"});
-}
-
-Result<void> check_detect_zeroes_mode(std::string_view option, std::string_view value) {
-  return one_of(option, value, {"off", "on", "unmap"});
 }
 
 }  // namespace underlay

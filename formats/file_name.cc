@@ -1,0 +1,29 @@
+#include "formats/file_name.h"
+
+namespace underlay {
+
+bool names_protocol(std::string_view name) {
+  const size_t at = name.find_first_of(":/");
+  return at != std::string_view::npos && name[at] == ':';
+}
+
+Result<std::string> plain_file_name(std::string_view name) {
+  constexpr std::string_view kFile = "file:";
+  const bool stated = name.starts_with(kFile);
+  if (stated) name.remove_prefix(kFile.size());
+  if (name.empty()) return fail(ErrorKind::kUsage, "the image's file name is empty");
+  if (stated) return std::string(name);
+  if (name.starts_with("json:")) {
+    return fail(ErrorKind::kUnsupported,
+                "json: names are not supported: use --image-opts driver=FORMAT,file.filename=FILE");
+  }
+  if (names_protocol(name)) {
+    return fail(ErrorKind::kUnsupported,
+                "\"{}\" has a protocol, and only local files are served: write ./{} when it is a "
+                "file of that name",
+                printable(name, 200), printable(name, 200));
+  }
+  return std::string(name);
+}
+
+}  // namespace underlay

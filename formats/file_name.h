@@ -1,0 +1,18 @@
+// Names of files, as qemu reads them.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "io/error.h"
+
+namespace underlay {
+
+// Has `name` a protocol ("nbd://", "json:", "file:")? By qemu's rule: a ':' before its first '/'.
+bool names_protocol(std::string_view name);
+
+// The file that an operator's FILE names: "file:" is taken off; any other protocol is refused
+// (kUnsupported), as is an empty name (kUsage).
+Result<std::string> plain_file_name(std::string_view name);
+
+}  // namespace underlay

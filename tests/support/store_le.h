@@ -1,0 +1,14 @@
+// Little-endian integers for the builders of images: the programs themselves never write any.
+#pragma once
+
+#include "io/bytes.h"
+
+namespace underlay {
+
+// REQUIRES: offset + sizeof(T) <= bytes.size().
+template <class T>
+void store_le(MutableByteSpan bytes, size_t offset, T value) {
+  store_be<T>(bytes, offset, detail::swap_bytes(value));
+}
+
+}  // namespace underlay
