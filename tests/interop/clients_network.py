@@ -83,7 +83,8 @@ def rule_several_connections_are_offered_where_several_clients_may_connect(lab):
 
 def rule_fio_verifies_what_it_reads(lab):
     image = lab.path("fio.raw")
-    job = ["fio", "--name=job", "--output-format=terse", "--bs=4k", "--size=8M", "--verify=crc32c"]
+    job = ["fio", "--name=job", "--output-format=terse", "--bs=4k", "--size=8M", "--verify=crc32c",
+           "--verify_state_save=0"]
     run(*job, "--ioengine=psync", "--rw=write", "--do_verify=0", "--end_fsync=1", f"--filename={image}")
     read = [*job, "--ioengine=nbd", "--rw=randread", "--iodepth=32"]
     with lab.serve("-e", "4", "-f", "raw", image) as server:
