@@ -1,0 +1,102 @@
+// The kernel's nbd devices, driven over generic netlink (family "nbd") and seen in sysfs. The only
+// code that talks netlink to the kernel. Knows nothing of what is served.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "io/error.h"
+
+struct nl_sock;
+
+namespace underlay {
+
+// What the kernel is told when a device is connected.
+struct KernelNbdConfig {
+  std::optional<unsigned> index;    // nullopt: the kernel chooses, which cannot race with udev
+  uint64_t size_bytes = 0;          // a multiple of 512; the kernel would drop a smaller tail
+  uint32_t block_size = 512;        // bytes, a power of two, 512 to the page size
+  uint16_t transmission_flags = 0;  // as the NBD handshake gave them; READ_ONLY makes it so
+  // After a connection died, requests that were in flight are sent again when this has passed. A
+  // server that takes longer to answer is cut off. 0 means 30 s to the kernel.
+  std::chrono::seconds recovery_timeout{5};
+  // For how long requests wait for a new connection when none is left; then they fail. 0: at once.
+  std::chrono::seconds dead_timeout{300};
+  std::string backend;  // unique for the attachment; every later change must repeat it
+};
+
+// A device as sysfs shows it. All of it may change at any time.
+struct KernelNbdDevice {
+  unsigned index = 0;
+  std::string path;  // "/dev/nbdN"
+  std::string backend;
+  uint64_t size_bytes = 0;
+  bool read_only = false;
+};
+
+// A netlink socket to the kernel's nbd. For one thread.
+class KernelNbd {
+ public:
+  // kUnsupported, saying what to load, when the kernel has no nbd; kDenied without CAP_SYS_ADMIN.
+  static Result<KernelNbd> open();
+
+  // Makes a device of `sockets`, each with the handshake done and simple replies. The kernel keeps
+  // what it needs of them: the caller closes its own. Returns the device's index. More than one
+  // socket needs CAN_MULTI_CONN in the flags. kUsage when the device that was asked for is in use.
+  Result<unsigned> connect(const KernelNbdConfig& config, std::span<const int> sockets);
+
+  // Gives a device new sockets in place of dead ones. With none dead the kernel drops them and says
+  // nothing. Fails when `backend` is not the one the device was connected with.
+  Result<void> reconfigure(unsigned index, const std::string& backend,
+                           std::span<const int> sockets);
+
+  // Takes the device down, also when something uses it: the caller has looked for holders. With
+  // `backend`, fails when the device is not that one.
+  Result<void> disconnect(unsigned index, const std::optional<std::string>& backend);
+
+  // True while the device is configured, which does not mean that a connection is alive.
+  Result<bool> is_connected(unsigned index);
+
+ private:
+  struct CloseSocket {
+    void operator()(nl_sock* socket) const;
+  };
+  KernelNbd(std::unique_ptr<nl_sock, CloseSocket> socket, int family)
+      : socket_(std::move(socket)), family_(family) {}
+
+  std::unique_ptr<nl_sock, CloseSocket> socket_;
+  int family_;
+};
+
+// Hears of connections that died.
+class KernelNbdEvents {
+ public:
+  static Result<KernelNbdEvents> open();
+
+  int fd() const;  // readable when there is something to take
+  // Indexes of devices that have lost a connection since the last call: one entry for each lost
+  // connection. Does not block. An error says that events were lost: look at every device then.
+  Result<std::vector<unsigned>> take();
+
+ private:
+  struct CloseSocket {
+    void operator()(nl_sock* socket) const;
+  };
+  explicit KernelNbdEvents(std::unique_ptr<nl_sock, CloseSocket> socket)
+      : socket_(std::move(socket)) {}
+
+  std::unique_ptr<nl_sock, CloseSocket> socket_;
+};
+
+// The devices that are connected, by index. Reads sysfs only: needs no rights.
+Result<std::vector<KernelNbdDevice>> connected_kernel_nbd();
+
+// "/dev/nbd7", also by another name of that node -> 7. kUsage for anything else.
+Result<unsigned> kernel_nbd_index(const std::string& device);
+
+}  // namespace underlay

@@ -1,0 +1,28 @@
+// Makes connections to an NBD export that the kernel's client can take over: the handshake is done
+// by libnbd, with simple replies only, and what comes back is the bare socket.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+#include "io/error.h"
+#include "io/unique_fd.h"
+
+namespace underlay {
+
+struct DialedExport {
+  UniqueFd socket;  // in the transmission phase, nothing in flight, nothing read ahead
+  uint64_t size_bytes = 0;
+  uint16_t transmission_flags = 0;  // NBD_FLAG_*: HAS_FLAGS, READ_ONLY, CAN_MULTI_CONN, ...
+  uint32_t min_block = 1;           // bytes; 1 when the server does not say
+};
+
+// `uri`: nbd://host[:port]/export or nbd+unix:///export?socket=PATH. TLS is refused (kUnsupported):
+// the kernel would need kTLS. Gives up after `limit`, whatever the server does. Blocks.
+Result<DialedExport> dial_nbd(const std::string& uri, std::chrono::milliseconds limit);
+
+// The URI of an export of a server on a Unix socket.
+std::string nbd_unix_uri(const std::string& socket_path, const std::string& export_name);
+
+}  // namespace underlay
