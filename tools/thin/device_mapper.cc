@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdarg>
 #include <cstdio>
+#include <cstring>
 #include <memory>
 #include <thread>
 
@@ -96,20 +97,21 @@ class Task {
 
   Failure failure(const char* doing) const {
     const int code = task_ == nullptr ? ENOMEM : dm_task_get_errno(task_.get());
-    const std::string why = logged().empty() ? "" : ": " + logged();
-    if (code == ENXIO) {
-      return fail(ErrorKind::kNotFound, "device-mapper: {} '{}': there is no such device", doing,
-                  name_);
-    }
-    return fail_errno(code == 0 ? EINVAL : code,
-                      "device-mapper: {} '{}' failed{} (the kernel's reason may be in dmesg)",
-                      doing, name_, why);
+    const int known = code == 0 ? EINVAL : code;
+    // libdevmapper's lines say more only when it failed before the kernel was asked, or after.
+    const bool says_more = logged().find(::strerror(known)) == std::string::npos;
+    return fail_errno(known, "device-mapper: {} '{}' failed{} (dmesg may say more)", doing, name_,
+                      logged().empty() || !says_more ? "" : ": " + logged());
   }
 
   std::unique_ptr<dm_task, Destroy> task_;
   std::string name_;
   bool good_ = false;
 };
+
+Failure no_device(const std::string& name) {
+  return fail(ErrorKind::kNotFound, "there is no device-mapper device '{}'", name);
+}
 
 uint16_t udev_flags(bool internal) {
   if (!internal) return 0;
@@ -122,9 +124,7 @@ bool is_own(const std::string& uuid) { return uuid.starts_with(kDmUuidPrefix); }
 // The device, if it is this program's.
 Result<DmInfo> own_device(const std::string& name, const char* doing) {
   auto info = TRY(dm_info(name));
-  if (!info) {
-    return fail(ErrorKind::kNotFound, "cannot {} '{}': there is no such device", doing, name);
-  }
+  if (!info) return no_device(name);
   if (!is_own(info->uuid)) {
     return fail(ErrorKind::kDenied,
                 "cannot {} {}: it belongs to another program (its device-mapper UUID is '{}', not "
@@ -170,10 +170,10 @@ Failure back_to(const DmTable& old, Error error) {
   return Failure(std::move(error));
 }
 
-Result<std::vector<DmTarget>> targets_of(Task& task) {
+Result<std::vector<DmTarget>> targets_of(Task& task, const std::string& name) {
   ::dm_info info{};
   if (dm_task_get_info(task.get(), &info) == 0 || info.exists == 0) {
-    return fail(ErrorKind::kNotFound, "there is no such device-mapper device");
+    return no_device(name);
   }
   std::vector<DmTarget> targets;
   void* next = nullptr;
@@ -195,7 +195,13 @@ Result<std::vector<DmTarget>> targets_of(Task& task) {
 
 Result<void> dm_create(const DmTable& table) {
   assert(is_own(table.uuid));
-  if (const auto there = TRY(dm_info(table.name))) {
+  auto there = TRY(dm_info(table.name));
+  if (there && there->uuid == table.uuid && !there->has_table) {
+    // Left by a process that was killed between creating and starting it.
+    TRY(dm_remove(table.name));
+    there.reset();
+  }
+  if (there) {
     return fail(ErrorKind::kUsage,
                 "cannot create {}: a device-mapper device of that name is there (UUID '{}')",
                 dm_path(table.name), there->uuid);
@@ -301,9 +307,10 @@ Result<std::optional<DmInfo>> dm_info(const std::string& name) {
 
 Result<std::vector<DmTarget>> dm_table(const std::string& name) {
   Task task(DM_DEVICE_TABLE, name);
-  TRY(task.run("reading the table of"));
-  auto targets = targets_of(task);
-  return targets ? std::move(targets) : Failure(in_file(std::move(targets).error(), dm_path(name)));
+  if (auto done = task.run("reading the table of"); !done) {
+    return done.error().sys_errno == ENXIO ? no_device(name) : Failure(std::move(done).error());
+  }
+  return targets_of(task, name);
 }
 
 Result<std::vector<DmTarget>> dm_status(const std::string& name, bool wait) {
@@ -312,8 +319,7 @@ Result<std::vector<DmTarget>> dm_status(const std::string& name, bool wait) {
     task.check([&] { return dm_task_no_flush(task.get()); });
   }
   TRY(task.run("reading the status of"));
-  auto targets = targets_of(task);
-  return targets ? std::move(targets) : Failure(in_file(std::move(targets).error(), dm_path(name)));
+  return targets_of(task, name);
 }
 
 Result<std::vector<std::string>> dm_list() {
