@@ -97,8 +97,9 @@ struct Registry {
 // True while the volume's creation (or snapshot) has not been committed, or its removal has begun.
 bool is_pending(const Registry& registry, const VolumeRecord& volume);
 
-// Human-readable JSON with a version. The text always parses back to an equal registry.
-std::string to_json(const Registry& registry);
+// Human-readable JSON with a version, which parses back to an equal registry. Fails with
+// kUnsupported when a path is no valid UTF-8.
+Result<std::string> to_json(const Registry& registry);
 // Fails with kMalformed when anything is missing, of the wrong type, out of range, or refers to
 // what is not there; with kUnsupported for the version of a newer program. Unknown fields are
 // errors: a registry must not lose what it does not know.
