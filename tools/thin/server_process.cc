@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/file.h>
-#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,6 +11,8 @@
 #include <csignal>
 #include <filesystem>
 #include <thread>
+
+#include "tools/thin/pidfd.h"
 
 namespace underlay::thin {
 namespace {
@@ -32,6 +33,17 @@ std::string absolute(const std::string& path) {
 // A name without a slash is looked up in PATH; the server's working folder is not ours.
 std::string program_path(const std::string& program) {
   return program.find('/') == std::string::npos ? program : absolute(program);
+}
+
+// The image with its backing format, which has no option of its own.
+std::string image_opts(const ImageRecord& image) {
+  std::string filename;
+  for (const char c : image.location) {
+    filename += c;
+    if (c == ',') filename += c;
+  }
+  return fmt::format("driver={},backing.driver={},file.filename={}", image.format,
+                     image.backing_format, filename);
 }
 
 // Who holds the lock on the pid file: the server that runs, as long as it lives.
@@ -106,11 +118,14 @@ std::vector<std::string> server_command(const Host& host, const ImageRecord& ima
   std::vector<std::string> command{program_path(host.server), "-t", "-e", "0", "-k", files.socket};
   command.insert(command.end(), {"--handover", files.handover, "--pid-file", files.pid_file});
   if (mode == StartMode::kTakeOver) command.insert(command.end(), {"--take-over", files.handover});
-  command.insert(command.end(), {"-f", image.format});
   for (const std::string& folder : image.allow_paths) {
     command.insert(command.end(), {"--allow-path", folder});
   }
-  command.push_back(image.location);
+  if (image.backing_format.empty()) {
+    command.insert(command.end(), {"-f", image.format, image.location});
+  } else {
+    command.insert(command.end(), {"--image-opts", image_opts(image)});
+  }
   return command;
 }
 

@@ -4,7 +4,6 @@
 #include <linux/close_range.h>
 #include <poll.h>
 #include <pwd.h>
-#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -14,6 +13,7 @@
 #include <csignal>
 #include <filesystem>
 
+#include "tools/thin/pidfd.h"
 #include "tools/thin/server_process.h"
 
 namespace underlay::thin {
