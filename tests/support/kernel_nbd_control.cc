@@ -21,7 +21,6 @@ constexpr const char* kUsage =
     "usage: kernel_nbd_control connect INDEX|any BACKEND RECOVERY_SECONDS DEAD_SECONDS URI...\n"
     "       kernel_nbd_control reconfigure INDEX BACKEND URI...\n"
     "       kernel_nbd_control disconnect INDEX [BACKEND]\n"
-    "       kernel_nbd_control status INDEX\n"
     "       kernel_nbd_control holders INDEX\n"
     "       kernel_nbd_control list\n"
     "       kernel_nbd_control events COUNT SECONDS";
@@ -96,10 +95,6 @@ Result<void> command(const Words& words) {
   if (words.size() > 3 && words[0] == "reconfigure") {
     const auto dialed = TRY(dial_all(words, 3));
     return kernel.reconfigure(number(words[1]), words[2], sockets_of(dialed));
-  }
-  if (words.size() == 2 && words[0] == "status") {
-    fmt::print("{}\n", TRY(kernel.is_connected(number(words[1]))) ? "connected" : "free");
-    return {};
   }
   if ((words.size() == 2 || words.size() == 3) && words[0] == "disconnect") {
     return kernel.disconnect(number(words[1]),
