@@ -11,6 +11,8 @@
 
 namespace underlay::thin {
 
+inline constexpr uint64_t kSectorBytes = Disk::kSectorBytes;
+
 struct DirectRun {
   enum class Kind : uint8_t { kFile, kZero, kServer };
   Kind kind = Kind::kServer;
@@ -31,13 +33,22 @@ struct DirectMap {
   bool needs_server() const { return server_sectors != 0; }
 };
 
-// At most this many targets: libdevmapper refuses tables beyond 50 MB, and the kernel takes a
-// second for 100,000.
-inline constexpr size_t kMaxDirectTargets = 50'000;
+struct DirectLimits {
+  // libdevmapper refuses tables beyond 50 MB, and the kernel takes a second for 100,000 targets.
+  size_t targets = 50'000;
+  // Each becomes a loop device, and its descriptor travels between processes (253 at most).
+  size_t files = 128;
+  // Of the disk that are looked at; what lies behind them goes to the server. An image of a few
+  // kilobytes can state thousands of millions, by using one table again and again.
+  uint64_t extents = 8'000'000;
+};
 
-// Maps the whole disk. Runs that are not aligned to 512 bytes in their file, compressed, or behind
-// the end of the file go to the server; when there are too many runs, the shortest neighbours are
-// joined into server runs until they fit. Fails when the disk's metadata cannot be read.
-Result<DirectMap> make_direct_map(const Disk& disk, size_t max_targets = kMaxDirectTargets);
+// Maps the whole disk. Goes to the server: what is compressed, does not lie on whole sectors of its
+// file, lies behind the end of the file, or has no file descriptor; and whatever exceeds `limits`:
+// when there are too many runs, neighbours are joined into server runs, the shortest first. Holes
+// of the file system are left in the file, where they read as zeros, too: no guest byte depends on
+// what a file system says of its holes.
+// Fails when the disk's metadata cannot be read. REQUIRES: limits.targets > 0.
+Result<DirectMap> make_direct_map(const Disk& disk, const DirectLimits& limits = {});
 
 }  // namespace underlay::thin
