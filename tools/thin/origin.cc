@@ -130,7 +130,7 @@ Result<void> make_over_server(Making& making, const std::string& reason) {
   const std::string server = TRY(server_number(making.image));
   TRY(keep_reason(making.host, making.image.id, reason));
   return dm_create(
-      origin_device(making.image, server_table(making.image.size / kSectorBytes, server)));
+      origin_device(making.image, server_table(making.image.size / Disk::kSectorBytes, server)));
 }
 
 Result<void> detach(const Host& host, const ImageRecord& image) {
@@ -165,7 +165,7 @@ Result<void> unmake_origin(const Making& making) {
 std::string create_words(const Making& making) {
   std::string words;
   std::vector<std::string> files;
-  std::vector<DmTarget> targets = server_table(making.image.size / kSectorBytes, "/dev/nbdN");
+  std::vector<DmTarget> targets = server_table(making.image.size / Disk::kSectorBytes, "/dev/nbdN");
   if (making.not_direct.empty()) {
     for (const std::string& path : making.plan->paths) {
       files.push_back(fmt::format("$LOOP{}", files.size() + 1));
@@ -202,11 +202,11 @@ Result<std::vector<Step>> existing_steps(const Host& host, const ImageRecord& im
   }
   const auto targets = TRY(dm_table(device.name));
   const OriginShare share = TRY(share_of(targets));
-  if (share.sectors() != image.size / kSectorBytes || !device.read_only) {
+  if (share.sectors() != image.size / Disk::kSectorBytes || !device.read_only) {
     return in_file(fail(ErrorKind::kIo,
                         "has {} sectors, and the image {}, or is writable: deactivate what uses "
                         "it, and activate it again",
-                        share.sectors(), image.size / kSectorBytes),
+                        share.sectors(), image.size / Disk::kSectorBytes),
                    path);
   }
   std::vector<Step> steps;
