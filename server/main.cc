@@ -18,6 +18,7 @@
 #include "server/list_exports.h"
 #include "server/listen_sockets.h"
 #include "server/options.h"
+#include "server/predecessor.h"
 #include "server/server.h"
 #include "server/usage.h"
 
@@ -36,7 +37,8 @@ Result<void> open_exports(const Options& options, const NamedFiles& files, Cache
     open.start = options.offset;
     OpenedDisk opened = TRY(open_disk(wanted.path, open, files, caches));
     for (const std::string& warning : opened.warnings) log.warn(warning);
-    catalog.add(std::make_shared<Export>(wanted.name, options.description, std::move(opened.disk)));
+    catalog.add(std::make_shared<Export>(wanted.name, options.description, std::move(opened.disk),
+                                         open.image.snapshot.value_or("")));
   }
   std::error_code error;
   if (!options.directory.empty() && !std::filesystem::is_directory(options.directory, error)) {
@@ -53,6 +55,60 @@ unsigned ring_count(const Options& options) {
   return options.max_clients == 0 ? wanted : std::min(wanted, options.max_clients);
 }
 
+// Takes the place of the server that listens at --take-over. Until that has said so, a failure
+// leaves everything as it is.
+Result<void> take_over(const Options& options, ExportCatalog& catalog, Log& log, Server& server) {
+  Predecessor predecessor = TRY(Predecessor::connect(options.take_over, server.signal_fd()));
+  std::optional<PidFile> pid_file;
+  std::optional<ListenSocket> for_successor;
+  const auto take = [&]() -> Result<Inheritance> {
+    TRY(predecessor.open_exports(catalog));
+    if (!options.pid_file.empty()) {
+      pid_file.emplace(TRY(PidFile::prepare(options.pid_file, predecessor.pid())));
+    }
+    if (!options.handover.empty() && options.handover != options.take_over) {
+      for_successor = TRY(open_handover_socket(options.handover));
+    }
+    TRY(predecessor.receive(catalog));
+    return predecessor.take(pid_file ? pid_file->identity() : FileIdentity{});
+  };
+  auto inheritance = take();
+  if (!inheritance) {
+    predecessor.tell(inheritance.error());
+    return Failure(std::move(inheritance).error());
+  }
+  if (options.handover == options.take_over && !inheritance->for_successor.empty()) {
+    for_successor = std::move(inheritance->for_successor.front());
+  }
+  inheritance->for_successor.clear();
+  log.detail(fmt::format("took over {} clients", inheritance->sessions.size()));
+  server.inherit(*std::move(inheritance));
+  if (for_successor) server.listen_for_successor(*std::move(for_successor));
+  if (pid_file) {
+    // The clients are here: a pid file that is out of order does not turn them away.
+    if (const auto taken = pid_file->take(); !taken) log.error(taken.error().to_string());
+    server.hold(*std::move(pid_file));
+  }
+  return {};
+}
+
+// Opens everything that clients come to. `inherited`: sockets of systemd.
+Result<void> listen(const Options& options, std::vector<ListenSocket> inherited, Log& log,
+                    Server& server) {
+  Inheritance own;
+  own.sockets = std::move(inherited);
+  if (own.sockets.empty()) own.sockets = TRY(open_listen_sockets(options));
+  for (const ListenSocket& socket : own.sockets) {
+    log.detail(fmt::format("listening on {}", socket.address));
+  }
+  server.inherit(std::move(own));
+  if (!options.handover.empty()) {
+    server.listen_for_successor(TRY(open_handover_socket(options.handover)));
+  }
+  if (!options.pid_file.empty()) server.hold(TRY(PidFile::create(options.pid_file)));
+  return {};
+}
+
 // `inherited`: sockets that systemd handed over; without any, the options say where to listen.
 Result<void> serve(const Options& options, std::vector<ListenSocket> inherited,
                    std::optional<Daemon>& daemon) {
@@ -66,19 +122,14 @@ Result<void> serve(const Options& options, std::vector<ListenSocket> inherited,
       caches, log);
   TRY(open_exports(options, files, caches, log, catalog));
 
-  std::vector<ListenSocket> sockets = std::move(inherited);
-  if (sockets.empty()) sockets = TRY(open_listen_sockets(options));
-  for (const ListenSocket& socket : sockets) {
-    log.detail(fmt::format("listening on {}", socket.address));
-  }
   const ServerConfig config{.threads = ring_count(options),
                             .workers = std::max(2u, core_count()),
                             .max_clients = options.max_clients,
                             .persistent = options.persistent,
                             .allocation_depth = options.allocation_depth};
-  const auto server = TRY(Server::create(config, catalog, std::move(sockets), log));
-  std::optional<PidFile> pid_file;
-  if (!options.pid_file.empty()) pid_file.emplace(TRY(PidFile::create(options.pid_file)));
+  const auto server = TRY(Server::create(config, catalog, log));
+  TRY(options.take_over.empty() ? listen(options, std::move(inherited), log, *server)
+                                : take_over(options, catalog, log, *server));
   if (daemon) daemon->ready(options.verbose);
   server->run();
   return {};
@@ -116,7 +167,7 @@ int run(const std::vector<std::string>& arguments) {
       break;
     case CommandLine::Action::kServe: {
       // Before the fork: systemd names the process that it started.
-      auto inherited = inherited_sockets(options.address_given);
+      auto inherited = inherited_sockets(options.address_given || !options.take_over.empty());
       if (!inherited) return report(inherited.error());
       std::optional<Daemon> daemon;
       if (options.fork) {

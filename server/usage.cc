@@ -43,6 +43,10 @@ General purpose options:
       --cluster-cache SIZE  memory for unpacked clusters (default '64M', suffixes K, M, G)
       --table-cache SIZE    memory for tables of images (default '32M', suffixes K, M, G)
       --threads NUM         threads that serve clients (default '0', one for each processor)
+      --handover PATH       listen on the unix socket PATH for a successor, which takes over all
+                            clients without their notice
+      --take-over PATH      take over the clients and listening sockets (instead of -k, -b, -p) of
+                            the server that runs with --handover PATH, which then exits
 
 Block device options:
   -f, --format=FORMAT       set image format: {}
