@@ -18,8 +18,8 @@ Handover::Handover(Ring& ring, HandoverHost& host, Log& log, ListenSocket socket
 void Handover::start() {
   // A socket that was taken over still names the process that opened it; now it names this one.
   if (::listen(listener_.fd.get(), SOMAXCONN) != 0) {
-    log_.error(fmt::format("{}: cannot listen for a successor: {}", listener_.address,
-                           strerror(errno)));
+    log_.error(
+        fmt::format("{}: cannot listen for a successor: {}", listener_.address, strerror(errno)));
   }
   accept_more();
 }
@@ -28,7 +28,7 @@ void Handover::accept_more() { ring_.accept(listener_.fd.get(), accepted_); }
 
 void Handover::on_accepted(int result) {
   UniqueFd peer(result >= 0 ? result : -1);
-  if (state_ == State::kOver) return;
+  if (state_ >= State::kReleased) return;
   if (peer.valid()) begin(std::move(peer));
   if (result >= 0 || result == -EINTR || result == -EAGAIN || result == -ECONNABORTED) {
     return accept_more();
@@ -61,7 +61,7 @@ void Handover::receive_more() {
 void Handover::on_received(int result) {
   receiving_ = false;
   if (ending_) return close_if_still();
-  if (state_ == State::kOver) return;
+  if (state_ >= State::kReleased) return end_release();
   if (result == -EINTR || result == -EAGAIN) return receive_more();
   if (result < 0) return give_up(fmt::format("cannot hear the successor: {}", strerror(-result)));
   // A message that fills the buffer may have been cut; none that a successor says is so long.
@@ -137,7 +137,17 @@ void Handover::on_sent(int result) {
   send_more();
 }
 
-void Handover::on_time_up() { give_up("the successor is too slow"); }
+void Handover::on_time_up() {
+  if (state_ == State::kReleased) return end_release();
+  give_up("the successor is too slow");
+}
+
+void Handover::end_release() {
+  if (state_ != State::kReleased) return;
+  state_ = State::kOver;
+  deadline_.lift();
+  host_.successor_settled();
+}
 
 void Handover::verified(const Result<void>& unchanged) {
   if (state_ != State::kVerifying || ending_) return;
@@ -146,15 +156,15 @@ void Handover::verified(const Result<void>& unchanged) {
   if (const auto said = handover::send_now(peer_.get(), handover::Released{}); !said) {
     return give_up(said.error().to_string());
   }
-  state_ = State::kOver;
-  deadline_.lift();
+  state_ = State::kReleased;
+  deadline_.set(limits::kHandoverTransfer);
   listener_.file.let_go();
   ring_.cancel(accepted_);
   host_.released(successor_pid_file_);
 }
 
 void Handover::give_up(const std::string& reason) {
-  if (state_ == State::kIdle || state_ == State::kOver || ending_) return;
+  if (state_ == State::kIdle || state_ >= State::kReleased || ending_) return;
   log_.warn(fmt::format("the hand-over is off, serving goes on: {}", reason));
   const bool was_paused = paused();
   end_conversation();

@@ -31,6 +31,8 @@ class HandoverHost {
   virtual void verify() = 0;
   // The successor serves from now on. `pid_file`: the one that it will write to, zeros for none.
   virtual void released(FileIdentity pid_file) = 0;
+  // Some time after released(): the successor has settled, or takes too long.
+  virtual void successor_settled() = 0;
 };
 
 // Belongs to the thread of `ring`; outlives the ring's operations.
@@ -52,11 +54,23 @@ class Handover {
   void send_all(std::vector<Item> items);
   // Answers verify(): hands over, or gives up with the reason.
   void verified(const Result<void>& unchanged);
+  // After released(): does the successor still put its pid file and sockets in order? A process
+  // that sees this one end finds them so.
+  bool successor_settles() const { return state_ == State::kReleased; }
   // Gives up a hand-over that is under way; nothing happens when there is none.
   void give_up(const std::string& reason);
 
  private:
-  enum class State : uint8_t { kIdle, kGreeting, kOpening, kPausing, kSending, kVerifying, kOver };
+  enum class State : uint8_t {
+    kIdle,
+    kGreeting,
+    kOpening,
+    kPausing,
+    kSending,
+    kVerifying,
+    kReleased,
+    kOver
+  };
 
   void accept_more();
   void on_accepted(int result);
@@ -67,10 +81,10 @@ class Handover {
   void send_more();
   void on_sent(int result);
   void on_time_up();
-  void release();
+  void end_release();
   void end_conversation();
   void close_if_still();
-  bool paused() const { return state_ >= State::kPausing && state_ != State::kOver; }
+  bool paused() const { return state_ >= State::kPausing && state_ < State::kReleased; }
 
   Ring& ring_;
   HandoverHost& host_;

@@ -62,7 +62,11 @@ Result<Received> receive_now(int socket) {
   header.msg_iovlen = 1;
   header.msg_control = control.data();
   header.msg_controllen = control.size();
-  const ssize_t got = ::recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  ssize_t got = ::recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  // Told once, when the other side has left without reading all. What it said before comes after.
+  if (got < 0 && errno == ECONNRESET) {
+    got = ::recvmsg(socket, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  }
   if (got < 0) return fail_errno(errno, "cannot receive from the other process of the hand-over");
 
   std::vector<UniqueFd> descriptors;

@@ -71,6 +71,14 @@ Result<Predecessor> Predecessor::connect(const std::string& path, int interrupt)
   return Predecessor(std::move(socket), *pid, interrupt);
 }
 
+Result<void> Predecessor::say(const handover::Message& message) {
+  auto said = handover::send_now(socket_.get(), message);
+  if (said) return said;
+  // A server that has left may have said why.
+  auto reason = unless_refused(handover::receive_now(socket_.get()));
+  return reason ? std::move(said) : Result<void>(Failure(std::move(reason).error()));
+}
+
 Result<Received> Predecessor::next() {
   const auto end = std::chrono::steady_clock::now() + limits::kHandoverAnswer;
   while (true) {
@@ -122,7 +130,7 @@ Result<std::shared_ptr<Export>> Predecessor::find(ExportCatalog& catalog,
 }
 
 Result<void> Predecessor::open_exports(ExportCatalog& catalog) {
-  TRY(handover::send_now(socket_.get(), handover::Hello{}));
+  TRY(say(handover::Hello{}));
   while (true) {
     const Received received = TRY(next());
     if (std::holds_alternative<handover::ExportsEnd>(received.message)) break;
@@ -130,7 +138,7 @@ Result<void> Predecessor::open_exports(ExportCatalog& catalog) {
     if (in_use == nullptr || exports_.size() >= limits::kConnections) return out_of_place();
     TRY(find(catalog, in_use->content));
   }
-  return handover::send_now(socket_.get(), handover::Ready{});
+  return say(handover::Ready{});
 }
 
 Result<void> Predecessor::receive(ExportCatalog& catalog) {
@@ -180,7 +188,7 @@ Result<void> Predecessor::check_complete(const handover::Inventory& inventory) c
 }
 
 Result<Inheritance> Predecessor::take(FileIdentity own_pid_file) {
-  TRY(handover::send_now(socket_.get(), handover::Taken{own_pid_file}));
+  TRY(say(handover::Taken{own_pid_file}));
   const Received received = TRY(next());
   if (!std::holds_alternative<handover::Released>(received.message)) return out_of_place();
   Inheritance all;

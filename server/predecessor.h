@@ -28,7 +28,8 @@ class Predecessor {
   Result<void> open_exports(ExportCatalog& catalog);
   // Receives sockets and sessions. From here on its clients wait.
   Result<void> receive(ExportCatalog& catalog);
-  // Confirms. After success, the clients are ours alone.
+  // Confirms. After success, the clients are ours alone. The running server ends when this object
+  // does.
   Result<Inheritance> take(FileIdentity own_pid_file);
 
   // Says why it is not to be.
@@ -43,6 +44,7 @@ class Predecessor {
 
   Predecessor(UniqueFd socket, pid_t pid, int interrupt)
       : socket_(std::move(socket)), pid_(pid), interrupt_(interrupt) {}
+  Result<void> say(const handover::Message& message);
   Result<handover::Received> next();
   Result<handover::Received> last_word();
   Result<std::shared_ptr<Export>> find(ExportCatalog& catalog, const ExportContent& content);

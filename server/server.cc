@@ -206,7 +206,9 @@ void Server::on_hard_shutdown(int) {
 }
 
 void Server::stop_when_empty() {
-  if (stopping_ && clients_ == 0 && !checking_files_ && !checking_exports_) ring_->stop();
+  const bool busy =
+      checking_files_ || checking_exports_ || (handover_ && handover_->successor_settles());
+  if (stopping_ && clients_ == 0 && !busy) ring_->stop();
 }
 
 }  // namespace underlay

@@ -89,6 +89,7 @@ class Server final : private ServingOwner, private HandoverHost {
   void resume_all() override;
   void verify() override;
   void released(FileIdentity pid_file) override;
+  void successor_settled() override { stop_when_empty(); }
   void settle_when_none_is_accepted();
   void take_step(PauseStep step);
   void take_answers();
