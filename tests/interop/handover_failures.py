@@ -74,7 +74,7 @@ def rule_a_successor_that_dies_before_it_confirms_changes_nothing(lab):
 
 def rule_a_real_successor_that_is_killed_loses_nothing(lab):
     path, contents = make_image(lab, "raw")
-    args = ["-f", "raw", path]
+    args = ["-v", "-f", "raw", path]
     with lab.first(*args) as row:
         with Load(row.socket, contents):
             for milliseconds in range(0, 30, 2):
@@ -83,9 +83,9 @@ def rule_a_real_successor_that_is_killed_loses_nothing(lab):
                 # Stopped first: whether it has confirmed by now is known, and does not change.
                 successor.process.send_signal(signal.SIGSTOP)
                 time.sleep(0.1)
-                confirmed = not row.server.running()
-                if confirmed:
+                if "the successor serves" in row.server.stderr():
                     successor.process.send_signal(signal.SIGCONT)
+                    expect(row.server.process.wait(harness.DEADLINE), 0, "exit status")
                     row.server.socket = None
                     row.server.close()
                     row.server = successor
