@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <exception>
 #include <filesystem>
@@ -61,6 +62,7 @@ Result<void> take_over(const Options& options, ExportCatalog& catalog, Log& log,
   Predecessor predecessor = TRY(Predecessor::connect(options.take_over, server.signal_fd()));
   std::optional<PidFile> pid_file;
   std::optional<ListenSocket> for_successor;
+  std::chrono::steady_clock::time_point paused;  // since when clients wait
   const auto take = [&]() -> Result<Inheritance> {
     TRY(predecessor.open_exports(catalog));
     if (!options.pid_file.empty()) {
@@ -69,6 +71,7 @@ Result<void> take_over(const Options& options, ExportCatalog& catalog, Log& log,
     if (!options.handover.empty() && options.handover != options.take_over) {
       for_successor = TRY(open_handover_socket(options.handover));
     }
+    paused = std::chrono::steady_clock::now();
     TRY(predecessor.receive(catalog));
     return predecessor.take(pid_file ? pid_file->identity() : FileIdentity{});
   };
@@ -81,7 +84,10 @@ Result<void> take_over(const Options& options, ExportCatalog& catalog, Log& log,
     for_successor = std::move(inheritance->for_successor.front());
   }
   inheritance->for_successor.clear();
-  log.detail(fmt::format("took over {} clients", inheritance->sessions.size()));
+  const std::chrono::duration<double, std::milli> waited =
+      std::chrono::steady_clock::now() - paused;
+  log.detail(fmt::format("took over {} clients, who had to wait for {:.1f} ms",
+                         inheritance->sessions.size(), waited.count()));
   server.inherit(*std::move(inheritance));
   if (for_successor) server.listen_for_successor(*std::move(for_successor));
   if (pid_file) {

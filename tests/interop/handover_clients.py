@@ -15,22 +15,32 @@ from program_rules import MIB, check, connect, expect, make_image, served_conten
 PAUSE_LIMIT = 1.0
 
 
-def rule_clients_under_load_see_right_bytes_and_a_short_pause(lab):
+def rule_clients_under_load_see_right_bytes(lab):
+    path, contents = make_image(lab, "qcow2")
+    args = ["-f", "qcow2", path]
+    kinds = [{}, {"structured": True}, {"extended": True}, {"structured": True}]
+    with lab.first(*args) as row, contextlib.ExitStack() as stack:
+        for seed, kind in enumerate(kinds):
+            stack.enter_context(Load(row.socket, contents, seed=seed, **kind))
+        for _ in range(5):
+            time.sleep(0.2)
+            row.hand_over(*args)
+        time.sleep(0.2)
+
+
+def rule_a_read_waits_only_briefly_for_a_hand_over(lab):
     path, contents = make_image(lab, "qcow2")
     args = ["-f", "qcow2", path]
     with lab.first(*args) as row:
-        with contextlib.ExitStack() as stack:
-            kinds = [{}, {"structured": True}, {"extended": True}, {"structured": True}]
-            loads = [stack.enter_context(Load(row.socket, contents, seed=seed, **kind))
-                     for seed, kind in enumerate(kinds)]
-            for _ in range(5):
-                time.sleep(0.3)
+        with Load(row.socket, contents) as load:
+            for _ in range(20):
+                time.sleep(0.1)
                 row.hand_over(*args)
-            time.sleep(0.3)
-        latencies = sorted(latency for load in loads for latency in load.latencies)
-        worst = latencies[-1]
-        print(f"     4 clients at depth 32, 5 hand-overs: {len(latencies)} reads of 4 KiB, median "
-              f"{statistics.median(latencies) * 1e3:.1f} ms, longest {worst * 1e3:.1f} ms")
+            time.sleep(0.1)
+        worst = max(load.latencies)
+        print(f"     a client at depth 32, 20 hand-overs: {len(load.latencies)} reads of 4 KiB, "
+              f"median {statistics.median(load.latencies) * 1e3:.1f} ms, longest "
+              f"{worst * 1e3:.1f} ms")
         check(worst < PAUSE_LIMIT * lab.cost, f"a read took {worst:.3f} s")
 
 
