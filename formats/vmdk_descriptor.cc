@@ -114,12 +114,23 @@ Result<std::string_view> unquote(std::string_view value) {
   return value.substr(1, end - 1);
 }
 
+// qemu writes a new CID in place, in as few of its 8 digits as it has, and only a NUL behind the
+// text: of a longer text that stood there before, the last bytes remain.
+bool is_old_end(std::string_view text, size_t end) {
+  constexpr size_t kMostDigitsLost = 7;
+  const size_t first = text.find_first_not_of('\0', end);
+  const size_t last = text.find_last_not_of('\0');
+  if (last - end >= kMostDigitsLost) return false;
+  return text.substr(0, end).ends_with(text.substr(first, last + 1 - first));
+}
+
 class DescriptorParser {
  public:
   Result<VmdkDescriptor> parse(std::string_view text) {
     const size_t end = std::min(text.find('\0'), text.size());
     const bool padded = end < text.size();
-    if (const size_t more = text.find_first_not_of('\0', end); more != std::string_view::npos) {
+    if (const size_t more = text.find_first_not_of('\0', end);
+        more != std::string_view::npos && !is_old_end(text, end)) {
       return fail(ErrorKind::kMalformed,
                   "descriptor goes on at byte {} behind NUL bytes at {}: it is damaged", more, end);
     }

@@ -16,6 +16,11 @@ struct nl_sock;
 
 namespace underlay {
 
+struct CloseNetlink {
+  void operator()(nl_sock* socket) const;
+};
+using NetlinkSocket = std::unique_ptr<nl_sock, CloseNetlink>;
+
 // What the kernel is told when a device is connected.
 struct KernelNbdConfig {
   std::optional<unsigned> index;    // nullopt: the kernel chooses, which cannot race with udev
@@ -39,37 +44,34 @@ struct KernelNbdDevice {
   bool read_only = false;
 };
 
-// A netlink socket to the kernel's nbd. For one thread.
+// A netlink socket to the kernel's nbd. For one thread. An answer that does not come is waited for
+// 10 s; while the kernel itself hangs in a command, nothing can interrupt it.
 class KernelNbd {
  public:
-  // kUnsupported, saying what to load, when the kernel has no nbd; kDenied without CAP_SYS_ADMIN.
+  // kDenied without CAP_SYS_ADMIN; kUnsupported, saying what to load, when the kernel has no nbd.
   static Result<KernelNbd> open();
 
   // Makes a device of `sockets`, each with the handshake done and simple replies. The kernel keeps
   // what it needs of them: the caller closes its own. Returns the device's index. More than one
-  // socket needs CAN_MULTI_CONN in the flags. kUsage when the device that was asked for is in use.
+  // socket needs CAN_MULTI_CONN in the flags. kUsage when the device that was asked for is in use,
+  // be it by a program that has it open (udev's short looks are waited for).
   Result<unsigned> connect(const KernelNbdConfig& config, std::span<const int> sockets);
 
   // Gives a device new sockets in place of dead ones. With none dead the kernel drops them and says
-  // nothing. Fails when `backend` is not the one the device was connected with.
+  // nothing. Fails when `backend` is not the one the device was connected with (kUsage), and when
+  // the device is not connected (kNotFound).
   Result<void> reconfigure(unsigned index, const std::string& backend,
                            std::span<const int> sockets);
 
   // Takes the device down, also when something uses it: the caller has looked for holders. With
-  // `backend`, fails when the device is not that one.
+  // `backend`, fails when the device is not that one (kUsage). kNotFound when it is not connected.
   Result<void> disconnect(unsigned index, const std::optional<std::string>& backend);
 
-  // True while the device is configured, which does not mean that a connection is alive.
-  Result<bool> is_connected(unsigned index);
-
  private:
-  struct CloseSocket {
-    void operator()(nl_sock* socket) const;
-  };
-  KernelNbd(std::unique_ptr<nl_sock, CloseSocket> socket, int family)
-      : socket_(std::move(socket)), family_(family) {}
+  KernelNbd(NetlinkSocket socket, int family) : socket_(std::move(socket)), family_(family) {}
+  Result<unsigned> try_connect(const KernelNbdConfig& config, std::span<const int> sockets);
 
-  std::unique_ptr<nl_sock, CloseSocket> socket_;
+  NetlinkSocket socket_;
   int family_;
 };
 
@@ -84,19 +86,29 @@ class KernelNbdEvents {
   Result<std::vector<unsigned>> take();
 
  private:
-  struct CloseSocket {
-    void operator()(nl_sock* socket) const;
-  };
-  explicit KernelNbdEvents(std::unique_ptr<nl_sock, CloseSocket> socket)
-      : socket_(std::move(socket)) {}
+  explicit KernelNbdEvents(NetlinkSocket socket) : socket_(std::move(socket)) {}
 
-  std::unique_ptr<nl_sock, CloseSocket> socket_;
+  NetlinkSocket socket_;
 };
 
-// The devices that are connected, by index. Reads sysfs only: needs no rights.
+// The devices that are connected, by index, which does not mean that a connection is alive. One
+// that was disconnected while a program had it open counts until that closes it. Reads sysfs only:
+// needs no rights. (The kernel's STATUS command counts devices that are merely open.)
 Result<std::vector<KernelNbdDevice>> connected_kernel_nbd();
 
-// "/dev/nbd7", also by another name of that node -> 7. kUsage for anything else.
+// The same of one device; nullopt when it is not connected.
+Result<std::optional<KernelNbdDevice>> find_kernel_nbd(unsigned index);
+
+// "/dev/nbd7", also by another name of that node -> 7. "/dev/nbd7" need not exist: the kernel makes
+// devices as they are asked for. kUsage for anything else.
 Result<unsigned> kernel_nbd_index(const std::string& device);
+
+// 7 -> "/dev/nbd7".
+std::string kernel_nbd_path(unsigned index);
+
+// Who stands on the device, for people: names of block devices on top of it ("dm-3"), paths where
+// it, or a partition of it, is mounted in this mount namespace, "swap". Programs that have it open
+// are not seen. Reads sysfs and /proc only.
+Result<std::vector<std::string>> kernel_nbd_holders(unsigned index);
 
 }  // namespace underlay

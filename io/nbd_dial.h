@@ -12,15 +12,21 @@
 namespace underlay {
 
 struct DialedExport {
-  UniqueFd socket;  // in the transmission phase, nothing in flight, nothing read ahead
+  UniqueFd socket;  // in the transmission phase, nothing in flight, nothing read ahead; blocking
   uint64_t size_bytes = 0;
   uint16_t transmission_flags = 0;  // NBD_FLAG_*: HAS_FLAGS, READ_ONLY, CAN_MULTI_CONN, ...
   uint32_t min_block = 1;           // bytes; 1 when the server does not say
 };
 
-// `uri`: nbd://host[:port]/export or nbd+unix:///export?socket=PATH. TLS is refused (kUnsupported):
-// the kernel would need kTLS. Gives up after `limit`, whatever the server does. Blocks.
+// `uri`: nbd://host[:port]/export or nbd+unix:///export?socket=PATH. Other kinds are refused: TLS
+// (kUnsupported) because the kernel would need kTLS, the rest (kUsage) because the kernel takes TCP
+// and Unix stream sockets only. kNotFound when there is no such export or socket. Gives up after
+// `limit`, whatever the server does; the look-up of a host's name comes on top. Blocks.
 Result<DialedExport> dial_nbd(const std::string& uri, std::chrono::milliseconds limit);
+
+// The same over a socket that is connected to a server already.
+Result<DialedExport> dial_nbd_over(UniqueFd connected, const std::string& export_name,
+                                   std::chrono::milliseconds limit);
 
 // The URI of an export of a server on a Unix socket.
 std::string nbd_unix_uri(const std::string& socket_path, const std::string& export_name);

@@ -43,7 +43,7 @@ class Server final : private ServingOwner, private HandoverHost {
   // before any other thread is started.
   static Result<std::unique_ptr<Server>> create(const ServerConfig& config, ExportCatalog& catalog,
                                                 Log& log);
-  // All three only before run().
+  // All of these only before run().
   // Serves the clients that come to these sockets, and those of another process, which serves them
   // no longer.
   void inherit(Inheritance inheritance);
@@ -53,6 +53,8 @@ class Server final : private ServingOwner, private HandoverHost {
   void hold(PidFile pid_file) { pid_file_.emplace(std::move(pid_file)); }
   // Readable once a signal asks the server to stop.
   int signal_fd() const { return signals_.get(); }
+  // A client that is connected already. It counts for max_clients.
+  void adopt(UniqueFd client) { early_.push_back(std::move(client)); }
 
   // Serves until a signal asks to stop, or the last client has left and the server is not
   // persistent. Ends the process when the system does not let it go on.
@@ -116,7 +118,7 @@ class Server final : private ServingOwner, private HandoverHost {
   size_t next_thread_ = 0;
   unsigned clients_ = 0;
   bool one_has_left_ = false;   // of those that had finished their handshake, since there were none
-  std::deque<UniqueFd> early_;  // accepted on several sockets at once, beyond -e: they wait
+  std::deque<UniqueFd> early_;  // adopted, or accepted on several sockets beyond -e: they wait
   bool stopping_ = false;
   bool accept_paused_ = false;
   bool checking_files_ = false;

@@ -9,6 +9,8 @@ namespace {
 
 constexpr const char* kUsage = R"(Usage: underlay-nbd [OPTIONS] FILE
   or:  underlay-nbd [OPTIONS] --export NAME=IMAGE ... | --directory DIR
+  or:  underlay-nbd -c DEV [OPTIONS] FILE
+  or:  underlay-nbd -d DEV
   or:  underlay-nbd -L [OPTIONS]
 Serves disk images read-only to NBD clients; takes the options of qemu-nbd -r.
 
@@ -47,6 +49,12 @@ General purpose options:
                             clients without their notice
       --take-over PATH      take over the clients and listening sockets (instead of -k, -b, -p) of
                             the server that runs with --handover PATH, which then exits
+
+Kernel integration (needs root):
+  -c, --connect=DEV         connect FILE to the nbd device DEV, and go to the background unless -v;
+                            with -e NUM, over NUM connections. Listens only where -k, -b, -p say.
+                            Ends when DEV is disconnected; a signal to end disconnects it
+  -d, --disconnect          disconnect the nbd device DEV
 
 Block device options:
   -f, --format=FORMAT       set image format: {}

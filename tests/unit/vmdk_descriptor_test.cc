@@ -219,6 +219,18 @@ TEST_CASE("vmdk descriptor: the number of extents and their sum are limited") {
   CHECK(sum.error().kind == ErrorKind::kLimit);
 }
 
+TEST_CASE("vmdk descriptor: the end of a longer text that qemu wrote over does not count") {
+  const std::string good = vmdk_text("custom", {"RW 8 FLAT \"a\" 128"});
+  const std::string nul(1, '\0');
+  for (size_t digits_lost = 2; digits_lost <= 7; ++digits_lost) {
+    const std::string rest = good.substr(good.size() - (digits_lost - 1));
+    CHECK(parse_vmdk_descriptor(good + nul + rest + nul));
+    CHECK_FALSE(parse_vmdk_descriptor(good + nul + "x" + rest.substr(1) + nul));
+  }
+  CHECK(parse_vmdk_descriptor(good + nul + nul + good.substr(good.size() - 1)));
+  CHECK_FALSE(parse_vmdk_descriptor(good + nul + good.substr(good.size() - 7)));
+}
+
 TEST_CASE("vmdk descriptor: text behind NUL bytes, and an offset cut off, are damage") {
   const std::string good = vmdk_text("custom", {"RW 8 FLAT \"a\" 128"});
   CHECK(parse_vmdk_descriptor(good));

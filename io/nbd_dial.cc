@@ -1,0 +1,187 @@
+#include "io/nbd_dial.h"
+
+#include <fcntl.h>
+#include <libnbd.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <limits>
+#include <memory>
+#include <string_view>
+
+namespace underlay {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// NBD protocol, "Transmission flags", in the order of their bits. DF is left out: it is about
+// structured replies.
+struct Flag {
+  unsigned bit;
+  int (*is_set)(nbd_handle*);
+};
+constexpr std::array kFlags = {
+    Flag{1, ::nbd_is_read_only},   Flag{2, ::nbd_can_flush},  Flag{3, ::nbd_can_fua},
+    Flag{4, ::nbd_is_rotational},  Flag{5, ::nbd_can_trim},   Flag{6, ::nbd_can_zero},
+    Flag{8, ::nbd_can_multi_conn}, Flag{10, ::nbd_can_cache}, Flag{11, ::nbd_can_fast_zero},
+};
+
+Failure libnbd_failure() {
+  const ErrorKind kind = ::nbd_get_errno() == ENOENT ? ErrorKind::kNotFound : ErrorKind::kIo;
+  const char* reason = ::nbd_get_error();
+  return fail(kind, "cannot connect: {}", reason == nullptr ? "unknown error of libnbd" : reason);
+}
+
+// A connection on its way to the transmission phase.
+class Dial {
+ public:
+  Result<void> start(const std::string& uri) {
+    TRY(prepare());
+    if (::nbd_set_uri_allow_transports(
+            handle_.get(), LIBNBD_ALLOW_TRANSPORT_TCP | LIBNBD_ALLOW_TRANSPORT_UNIX) != 0 ||
+        ::nbd_set_uri_allow_tls(handle_.get(), LIBNBD_TLS_DISABLE) != 0 ||
+        ::nbd_set_uri_allow_local_file(handle_.get(), false) != 0 ||
+        ::nbd_aio_connect_uri(handle_.get(), uri.c_str()) != 0) {
+      return libnbd_failure();
+    }
+    return {};
+  }
+
+  Result<void> start(UniqueFd connected, const std::string& export_name) {
+    TRY(prepare());
+    // libnbd owns the socket from here on, also when it fails.
+    if (::nbd_set_export_name(handle_.get(), export_name.c_str()) != 0 ||
+        ::nbd_aio_connect_socket(handle_.get(), connected.release()) != 0) {
+      return libnbd_failure();
+    }
+    return {};
+  }
+
+  Result<DialedExport> finish(std::chrono::milliseconds limit) {
+    TRY(negotiate(limit));
+    const int64_t size = ::nbd_get_size(handle_.get());
+    const int64_t min_block = ::nbd_get_block_size(handle_.get(), LIBNBD_SIZE_MINIMUM);
+    if (size < 0 || min_block < 0) return libnbd_failure();
+    DialedExport dialed;
+    dialed.size_bytes = static_cast<uint64_t>(size);
+    dialed.min_block = static_cast<uint32_t>(std::max<int64_t>(1, min_block));
+    dialed.transmission_flags = TRY(flags());
+    dialed.socket = TRY(take_socket());
+    return dialed;
+  }
+
+ private:
+  // Closing sends no NBD_CMD_DISC, so the copy of the socket stays in the transmission phase.
+  struct Close {
+    void operator()(nbd_handle* handle) const { ::nbd_close(handle); }
+  };
+
+  // The kernel's client understands simple replies only.
+  Result<void> prepare() {
+    handle_.reset(::nbd_create());
+    if (!handle_ || ::nbd_set_request_structured_replies(handle_.get(), false) != 0) {
+      return libnbd_failure();
+    }
+    return {};
+  }
+
+  Result<void> negotiate(std::chrono::milliseconds limit) {
+    const Clock::time_point start = Clock::now();
+    while (::nbd_aio_is_connecting(handle_.get()) == 1) {
+      const auto spent =
+          std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start);
+      if (spent >= limit) {
+        return fail(ErrorKind::kIo, "cannot connect: no answer within {} ms", limit.count());
+      }
+      constexpr auto kLongest = std::chrono::milliseconds(std::numeric_limits<int>::max());
+      const auto wait = std::min(limit - spent, kLongest);
+      if (::nbd_poll(handle_.get(), static_cast<int>(wait.count())) < 0) return libnbd_failure();
+    }
+    if (::nbd_aio_is_ready(handle_.get()) != 1) return libnbd_failure();
+    return {};
+  }
+
+  Result<uint16_t> flags() {
+    unsigned flags = 1;  // NBD_FLAG_HAS_FLAGS
+    for (const Flag& flag : kFlags) {
+      const int set = flag.is_set(handle_.get());
+      if (set < 0) return libnbd_failure();
+      if (set != 0) flags |= 1u << flag.bit;
+    }
+    return static_cast<uint16_t>(flags);
+  }
+
+  // A copy of libnbd's socket, as a client that blocks would have it. The peer of a TCP connection
+  // may vanish without a word while nothing is asked: keep-alive finds out.
+  Result<UniqueFd> take_socket() {
+    const int fd = ::nbd_aio_get_fd(handle_.get());
+    if (fd < 0) return libnbd_failure();
+    UniqueFd socket(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+    const int status = socket.valid() ? ::fcntl(socket.get(), F_GETFL) : -1;
+    if (status < 0 || ::fcntl(socket.get(), F_SETFL, status & ~O_NONBLOCK) != 0) {
+      return fail_errno(errno, "cannot take the socket over from libnbd");
+    }
+    const int on = 1;
+    (void)::setsockopt(socket.get(), SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    return socket;
+  }
+
+  std::unique_ptr<nbd_handle, Close> handle_;
+};
+
+Result<void> check_scheme(const std::string& uri) {
+  if (uri.starts_with("nbd://") || uri.starts_with("nbd+unix://")) return {};
+  if (uri.starts_with("nbds:") || uri.starts_with("nbds+")) {
+    return fail(ErrorKind::kUnsupported,
+                "TLS is not supported: the kernel's nbd client does not encrypt; use nbd:// over a "
+                "network that is trusted, or a tunnel");
+  }
+  return fail(ErrorKind::kUsage,
+              "no NBD address that the kernel can use: it must begin with nbd:// or nbd+unix://");
+}
+
+Result<DialedExport> dial(const std::string& uri, std::chrono::milliseconds limit) {
+  TRY(check_scheme(uri));
+  Dial dial;
+  TRY(dial.start(uri));
+  return dial.finish(limit);
+}
+
+// RFC 3986, "Percent-Encoding": all but the unreserved characters and those in `keep`.
+std::string percent_encode(std::string_view text, std::string_view keep) {
+  constexpr std::string_view kUnreserved =
+      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
+  std::string encoded;
+  for (const char c : text) {
+    if (kUnreserved.find(c) != std::string_view::npos || keep.find(c) != std::string_view::npos) {
+      encoded += c;
+    } else {
+      encoded += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+    }
+  }
+  return encoded;
+}
+
+}  // namespace
+
+Result<DialedExport> dial_nbd(const std::string& uri, std::chrono::milliseconds limit) {
+  auto dialed = dial(uri, limit);
+  if (!dialed) return in_file(std::move(dialed).error(), uri);
+  return dialed;
+}
+
+Result<DialedExport> dial_nbd_over(UniqueFd connected, const std::string& export_name,
+                                   std::chrono::milliseconds limit) {
+  Dial dial;
+  TRY(dial.start(std::move(connected), export_name));
+  return dial.finish(limit);
+}
+
+std::string nbd_unix_uri(const std::string& socket_path, const std::string& export_name) {
+  return fmt::format("nbd+unix:///{}?socket={}", percent_encode(export_name, ""),
+                     percent_encode(socket_path, "/"));
+}
+
+}  // namespace underlay

@@ -1,0 +1,50 @@
+#include "tools/thin/host.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+namespace underlay::thin {
+namespace {
+
+void print_plan(const Host& host, const std::vector<Step>& steps) {
+  if (!host.json) {
+    for (const Step& step : steps) fmt::print("{}\n", step.words);
+    return;
+  }
+  auto list = nlohmann::ordered_json::array();
+  for (const Step& step : steps) list.push_back({{"name", step.name}, {"command", step.words}});
+  const nlohmann::ordered_json document{{"version", 1}, {"steps", std::move(list)}};
+  fmt::print("{}\n", document.dump(2));
+}
+
+}  // namespace
+
+Result<void> perform(const Host& host, const std::vector<Step>& steps) {
+  if (host.dry_run) {
+    print_plan(host, steps);
+    return {};
+  }
+  StepReport report;
+  const auto result = run_steps(steps, report);
+  if (host.verbose) {
+    for (const StepTime& step : report.done) {
+      fmt::print(stderr, "{:<20} {:>8.1f} ms  {}\n", step.name,
+                 static_cast<double>(step.time.count()) / 1000.0, step.words);
+    }
+  }
+  return result;
+}
+
+Result<void> report_device(const Host& host, const std::string& path) {
+  if (host.json) {
+    const nlohmann::ordered_json document{{"version", 1}, {"device", path}};
+    fmt::print("{}\n", document.dump(2));
+  } else {
+    fmt::print("{}\n", path);
+  }
+  return {};
+}
+
+}  // namespace underlay::thin
