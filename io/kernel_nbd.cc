@@ -12,6 +12,7 @@
 #include <array>
 #include <bit>
 #include <cerrno>
+#include <thread>
 
 #include "io/kernel_nbd_netlink.h"
 
@@ -21,6 +22,9 @@ namespace {
 using nbd_netlink::Message;
 
 constexpr uint64_t kSectorBytes = 512;
+// udev looks at a device that came or went, and the kernel calls it busy meanwhile.
+constexpr std::chrono::milliseconds kBusyLimit{1000};
+constexpr std::chrono::milliseconds kBusyPause{20};
 
 Failure denied() {
   return fail(ErrorKind::kDenied,
@@ -40,11 +44,6 @@ Failure refused(Error error, std::string_view what, const std::string& device) {
   switch (error.sys_errno) {
     case EPERM:
       return in_file(denied(), device);
-    case EBUSY:
-      return in_file(fail(ErrorKind::kUsage,
-                          "is in use: it is connected, or a program has it open; disconnect it "
-                          "(underlay-nbd -d), or take another device"),
-                     device);
     case ENOENT:
     case ENODEV:
       return in_file(fail(ErrorKind::kNotFound, "the kernel has no such nbd device"), device);
@@ -85,34 +84,29 @@ Result<void> check_config(const KernelNbdConfig& config, std::span<const int> so
   return {};
 }
 
-// The guard that keeps one attachment's sockets and commands off another's device.
-Result<void> check_backend(unsigned index, const std::string& backend) {
-  for (const KernelNbdDevice& device : TRY(connected_kernel_nbd())) {
-    if (device.index != index) continue;
-    if (device.backend == backend) return {};
-    return fail(ErrorKind::kUsage,
-                "belongs to another attachment: its backend is \"{}\", not \"{}\"",
-                printable(device.backend, 200), printable(backend, 200));
-  }
-  return fail(ErrorKind::kNotFound, "is not connected");
+// The guard that keeps one attachment's sockets and commands off another's device. Without
+// `backend` any connected device will do.
+Result<void> check_backend(unsigned index, const std::optional<std::string>& backend) {
+  const auto device = TRY(find_kernel_nbd(index));
+  if (!device)
+    return in_file(fail(ErrorKind::kNotFound, "is not connected"), kernel_nbd_path(index));
+  if (!backend || device->backend == *backend) return {};
+  return in_file(
+      fail(ErrorKind::kUsage, "belongs to another attachment: its backend is \"{}\", not \"{}\"",
+           printable(device->backend, 200), printable(*backend, 200)),
+      device->path);
 }
 
-// The value of NBD_DEVICE_CONNECTED in the answer to a status command about one device.
-bool parse_connected(nl_msg* message) {
-  std::array<nla_policy, NBD_DEVICE_ATTR_MAX + 1> policy{};
-  policy[NBD_DEVICE_INDEX].type = NLA_U32;
-  policy[NBD_DEVICE_CONNECTED].type = NLA_U8;
-  std::array<nlattr*, NBD_ATTR_MAX + 1> attributes{};
-  std::array<nlattr*, NBD_DEVICE_ITEM_MAX + 1> items{};
-  std::array<nlattr*, NBD_DEVICE_ATTR_MAX + 1> device{};
-  return ::genlmsg_parse(::nlmsg_hdr(message), 0, attributes.data(), NBD_ATTR_MAX, nullptr) == 0 &&
-         attributes[NBD_ATTR_DEVICE_LIST] != nullptr &&
-         ::nla_parse_nested(items.data(), NBD_DEVICE_ITEM_MAX, attributes[NBD_ATTR_DEVICE_LIST],
-                            nullptr) == 0 &&
-         items[NBD_DEVICE_ITEM] != nullptr &&
-         ::nla_parse_nested(device.data(), NBD_DEVICE_ATTR_MAX, items[NBD_DEVICE_ITEM],
-                            policy.data()) == 0 &&
-         device[NBD_DEVICE_CONNECTED] != nullptr && ::nla_get_u8(device[NBD_DEVICE_CONNECTED]) != 0;
+Failure busy(bool connected, const std::string& device) {
+  if (connected) {
+    return in_file(fail(ErrorKind::kUsage,
+                        "is connected already, or still open somewhere since it was disconnected: "
+                        "disconnect it (underlay-nbd -d), or take another device"),
+                   device);
+  }
+  return in_file(
+      fail(ErrorKind::kUsage, "is held open by another program: end that, or take another device"),
+      device);
 }
 
 void add_config(const KernelNbdConfig& config, Message& message) {
@@ -139,6 +133,23 @@ Result<unsigned> KernelNbd::connect(const KernelNbdConfig& config, std::span<con
   if (auto checked = check_config(config, sockets); !checked) {
     return in_file(std::move(checked).error(), device);
   }
+  const auto start = std::chrono::steady_clock::now();
+  while (true) {
+    auto index = try_connect(config, sockets);
+    if (index) return index;
+    if (index.error().sys_errno != EBUSY) {
+      return refused(std::move(index).error(), "connect", device);
+    }
+    const bool connected = config.index && TRY(find_kernel_nbd(*config.index));
+    if (connected || std::chrono::steady_clock::now() - start > kBusyLimit) {
+      return busy(connected, device);
+    }
+    std::this_thread::sleep_for(kBusyPause);
+  }
+}
+
+Result<unsigned> KernelNbd::try_connect(const KernelNbdConfig& config,
+                                        std::span<const int> sockets) {
   Message message(family_, NBD_CMD_CONNECT);
   add_config(config, message);
   message.add_sockets(sockets);
@@ -149,19 +160,15 @@ Result<unsigned> KernelNbd::connect(const KernelNbdConfig& config, std::span<con
       index = ::nla_get_u32(attribute);
     }
   };
-  auto connected = nbd_netlink::exchange(socket_.get(), message, take_index);
-  if (!connected) return refused(std::move(connected).error(), "connect", device);
-  if (!index) return fail(ErrorKind::kIo, "nbd: the kernel does not say which device it took");
+  TRY(nbd_netlink::exchange(socket_.get(), message, take_index));
+  if (!index) return fail(ErrorKind::kIo, "the kernel does not say which device it took");
   return *index;
 }
 
 Result<void> KernelNbd::reconfigure(unsigned index, const std::string& backend,
                                     std::span<const int> sockets) {
   const std::string device = kernel_nbd_path(index);
-  // The kernel checks as well, but says only EINVAL.
-  if (auto checked = check_backend(index, backend); !checked) {
-    return in_file(std::move(checked).error(), device);
-  }
+  TRY(check_backend(index, backend));  // the kernel does, too, but says only EINVAL
   Message message(family_, NBD_CMD_RECONFIGURE);
   message.add(NBD_ATTR_INDEX, uint32_t{index});
   message.add(NBD_ATTR_BACKEND_IDENTIFIER, backend);
@@ -172,29 +179,12 @@ Result<void> KernelNbd::reconfigure(unsigned index, const std::string& backend,
 }
 
 Result<void> KernelNbd::disconnect(unsigned index, const std::optional<std::string>& backend) {
-  const std::string device = kernel_nbd_path(index);
-  if (backend) {
-    if (auto checked = check_backend(index, *backend); !checked) {
-      return in_file(std::move(checked).error(), device);
-    }
-  } else if (!TRY(is_connected(index))) {
-    return in_file(fail(ErrorKind::kNotFound, "is not connected"), device);
-  }
+  TRY(check_backend(index, backend));
   Message message(family_, NBD_CMD_DISCONNECT);
   message.add(NBD_ATTR_INDEX, uint32_t{index});
   auto done = nbd_netlink::exchange(socket_.get(), message, [](nl_msg*) {});
-  if (!done) return refused(std::move(done).error(), "disconnect", device);
+  if (!done) return refused(std::move(done).error(), "disconnect", kernel_nbd_path(index));
   return {};
-}
-
-Result<bool> KernelNbd::is_connected(unsigned index) {
-  Message message(family_, NBD_CMD_STATUS);
-  message.add(NBD_ATTR_INDEX, uint32_t{index});
-  bool connected = false;
-  auto done = nbd_netlink::exchange(socket_.get(), message,
-                                    [&](nl_msg* reply) { connected = parse_connected(reply); });
-  if (!done) return refused(std::move(done).error(), "ask for its state", kernel_nbd_path(index));
-  return connected;
 }
 
 }  // namespace underlay

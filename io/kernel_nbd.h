@@ -54,7 +54,7 @@ class KernelNbd {
   // Makes a device of `sockets`, each with the handshake done and simple replies. The kernel keeps
   // what it needs of them: the caller closes its own. Returns the device's index. More than one
   // socket needs CAN_MULTI_CONN in the flags. kUsage when the device that was asked for is in use,
-  // be it by a program that only looks at it.
+  // be it by a program that has it open (udev's short looks are waited for).
   Result<unsigned> connect(const KernelNbdConfig& config, std::span<const int> sockets);
 
   // Gives a device new sockets in place of dead ones. With none dead the kernel drops them and says
@@ -67,11 +67,9 @@ class KernelNbd {
   // `backend`, fails when the device is not that one (kUsage). kNotFound when it is not connected.
   Result<void> disconnect(unsigned index, const std::optional<std::string>& backend);
 
-  // True while the device is configured, which does not mean that a connection is alive.
-  Result<bool> is_connected(unsigned index);
-
  private:
   KernelNbd(NetlinkSocket socket, int family) : socket_(std::move(socket)), family_(family) {}
+  Result<unsigned> try_connect(const KernelNbdConfig& config, std::span<const int> sockets);
 
   NetlinkSocket socket_;
   int family_;
@@ -93,8 +91,13 @@ class KernelNbdEvents {
   NetlinkSocket socket_;
 };
 
-// The devices that are connected, by index. Reads sysfs only: needs no rights.
+// The devices that are connected, by index, which does not mean that a connection is alive. One
+// that was disconnected while a program had it open counts until that closes it. Reads sysfs only:
+// needs no rights. (The kernel's STATUS command counts devices that are merely open.)
 Result<std::vector<KernelNbdDevice>> connected_kernel_nbd();
+
+// The same of one device; nullopt when it is not connected.
+Result<std::optional<KernelNbdDevice>> find_kernel_nbd(unsigned index);
 
 // "/dev/nbd7", also by another name of that node -> 7. "/dev/nbd7" need not exist: the kernel makes
 // devices as they are asked for. kUsage for anything else.

@@ -140,6 +140,13 @@ Result<std::vector<KernelNbdDevice>> connected_kernel_nbd() {
   return devices;
 }
 
+Result<std::optional<KernelNbdDevice>> find_kernel_nbd(unsigned index) {
+  for (KernelNbdDevice& device : TRY(connected_kernel_nbd())) {
+    if (device.index == index) return std::optional(std::move(device));
+  }
+  return std::optional<KernelNbdDevice>();
+}
+
 Result<unsigned> kernel_nbd_index(const std::string& device) {
   struct stat status {};
   if (::stat(device.c_str(), &status) != 0) {

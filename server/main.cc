@@ -7,6 +7,7 @@
 #include <csignal>
 #include <exception>
 #include <filesystem>
+#include <functional>
 #include <iostream>
 #include <optional>
 #include <thread>
@@ -15,6 +16,7 @@
 #include "io/log.h"
 #include "server/daemon.h"
 #include "server/export.h"
+#include "server/kernel_device.h"
 #include "server/list_exports.h"
 #include "server/listen_sockets.h"
 #include "server/options.h"
@@ -53,10 +55,32 @@ unsigned ring_count(const Options& options) {
   return options.max_clients == 0 ? wanted : std::min(wanted, options.max_clients);
 }
 
+// Serves until the device is disconnected, or a signal asks to stop: then it is disconnected.
+// `on_connected` is called, on another thread, once the device can be used.
+Result<void> serve_device(Server& server, KernelDevice& device,
+                          const std::function<void()>& on_connected) {
+  for (UniqueFd& client : device.take_server_ends()) server.adopt(std::move(client));
+  Result<void> connected;
+  std::thread connecting([&] {
+    connected = device.connect();
+    if (connected) {
+      on_connected();
+    } else {
+      ::kill(::getpid(), SIGTERM);  // ends the server
+    }
+  });
+  server.run();
+  connecting.join();
+  TRY(std::move(connected));
+  return device.disconnect();
+}
+
 // `inherited`: sockets that systemd handed over; without any, the options say where to listen.
 Result<void> serve(const Options& options, std::vector<ListenSocket> inherited,
                    std::optional<Daemon>& daemon) {
   Log log(kProgram, options.verbose);
+  std::optional<KernelDevice> device;
+  if (!options.device.empty()) device.emplace(TRY(KernelDevice::prepare(options)));
   const Confinement files = TRY(Confinement::create(options.allow_paths));
   Caches caches(options.caches);
   std::string directory;
@@ -67,21 +91,47 @@ Result<void> serve(const Options& options, std::vector<ListenSocket> inherited,
   TRY(open_exports(options, files, caches, log, catalog));
 
   std::vector<ListenSocket> sockets = std::move(inherited);
-  if (sockets.empty()) sockets = TRY(open_listen_sockets(options));
+  if (sockets.empty() && (!device || options.address_given)) {
+    sockets = TRY(open_listen_sockets(options));
+  }
   for (const ListenSocket& socket : sockets) {
     log.detail(fmt::format("listening on {}", socket.address));
   }
   const ServerConfig config{.threads = ring_count(options),
                             .workers = std::max(2u, core_count()),
                             .max_clients = options.max_clients,
-                            .persistent = options.persistent,
+                            .persistent = options.persistent && !device,
                             .allocation_depth = options.allocation_depth};
   const auto server = TRY(Server::create(config, catalog, std::move(sockets), log));
   std::optional<PidFile> pid_file;
   if (!options.pid_file.empty()) pid_file.emplace(TRY(PidFile::create(options.pid_file)));
-  if (daemon) daemon->ready(options.verbose);
+  const auto ready = [&] {
+    if (daemon) daemon->ready(options.verbose);
+  };
+  if (device) {
+    return serve_device(*server, *device, [&] {
+      log.detail(fmt::format("NBD device {} is now connected", device->path()));
+      ready();
+    });
+  }
+  ready();
   server->run();
   return {};
+}
+
+Result<void> start_serving(const Options& options) {
+  // Before the fork: systemd names the process that it started.
+  std::vector<ListenSocket> inherited = TRY(inherited_sockets(options.address_given));
+  const bool device = !options.device.empty();
+  if (device && !inherited.empty()) {
+    return fail(ErrorKind::kUsage,
+                "systemd handed sockets over (LISTEN_FDS): -c cannot be given as well");
+  }
+  std::optional<Daemon> daemon;
+  if (options.fork || (device && !options.verbose)) {
+    daemon.emplace(TRY(Daemon::fork_into_background()));
+  }
+  return serve(options, std::move(inherited), daemon);
 }
 
 // Not through stdio, which throws when standard error is closed.
@@ -114,19 +164,12 @@ int run(const std::vector<std::string>& arguments) {
     case CommandLine::Action::kListExports:
       result = list_exports(options, std::cout);
       break;
-    case CommandLine::Action::kServe: {
-      // Before the fork: systemd names the process that it started.
-      auto inherited = inherited_sockets(options.address_given);
-      if (!inherited) return report(inherited.error());
-      std::optional<Daemon> daemon;
-      if (options.fork) {
-        auto forked = Daemon::fork_into_background();
-        if (!forked) return report(forked.error());
-        daemon.emplace(*std::move(forked));
-      }
-      result = serve(options, *std::move(inherited), daemon);
+    case CommandLine::Action::kDisconnect:
+      result = disconnect_device(options.device, std::cout, std::cerr);
       break;
-    }
+    case CommandLine::Action::kServe:
+      result = start_serving(options);
+      break;
   }
   return result ? 0 : report(result.error());
 }

@@ -12,8 +12,6 @@ namespace {
 namespace po = boost::program_options;
 
 constexpr std::string_view kReadOnlyServer = "asks for writing: underlay-nbd is read-only";
-constexpr std::string_view kNoKernelClient =
-    "is not supported: underlay-nbd serves only; attach the kernel's client with nbd-client";
 constexpr std::string_view kNotYet = "is not supported yet";
 constexpr std::string_view kNoTls = "is not supported yet: connections are not encrypted";
 
@@ -32,6 +30,8 @@ constexpr std::array kRules = {
     OptionRule{.name = "offset", .letter = 'o', .takes_value = true},
     OptionRule{.name = "allocation-depth", .letter = 'A'},
     OptionRule{.name = "list", .letter = 'L'},
+    OptionRule{.name = "connect", .letter = 'c', .takes_value = true},
+    OptionRule{.name = "disconnect", .letter = 'd'},
     OptionRule{.name = "fork"},
     OptionRule{.name = "pid-file", .takes_value = true},
     OptionRule{.name = "format", .letter = 'f', .takes_value = true},
@@ -53,8 +53,6 @@ constexpr std::array kRules = {
     OptionRule{.name = "threads", .takes_value = true, .own = true},
 
     OptionRule{.name = "snapshot", .letter = 's', .refusal = kReadOnlyServer},
-    OptionRule{.name = "connect", .letter = 'c', .takes_value = true, .refusal = kNoKernelClient},
-    OptionRule{.name = "disconnect", .letter = 'd', .refusal = kNoKernelClient},
     OptionRule{.name = "bitmap", .letter = 'B', .takes_value = true, .refusal = kNotYet},
     OptionRule{.name = "partition",
                .letter = 'P',

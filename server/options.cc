@@ -230,13 +230,34 @@ Result<void> check_list_mode(const GivenOptions& given) {
     return fail(ErrorKind::kUsage, "List mode (-L) is incompatible with a file name");
   }
   if (given.flag("fork")) return fail(ErrorKind::kUsage, "List mode (-L) does not --fork");
-  for (const char* name :
-       {"export-name", "description", "offset", "allocation-depth", "format", "load-snapshot",
-        "cache", "aio", "discard", "detect-zeroes", "export", "directory"}) {
+  for (const char* name : {"export-name", "description", "offset", "allocation-depth", "format",
+                           "load-snapshot", "cache", "aio", "discard", "detect-zeroes", "export",
+                           "directory", "connect", "disconnect"}) {
     if (!given.has(name)) continue;
     return fail(ErrorKind::kUsage, "List mode (-L) is incompatible with per-device settings (--{})",
                 name);
   }
+  return {};
+}
+
+// -c: the kernel is a client of one export, FILE's if there is one.
+Result<void> read_device(const GivenOptions& given, Options& options) {
+  if (!given.has("connect")) return {};
+  options.device = given.last("connect");
+  if (options.device.empty()) return fail(ErrorKind::kUsage, "-c: the device's name is empty");
+  if (!given.files().empty() || options.exports.size() == 1) return {};
+  return fail(ErrorKind::kUsage, "-c: which image is {} to be? Name it as FILE",
+              printable(options.device, 200));
+}
+
+// As in qemu-nbd, the one word that is no option is the device, and -d wins over all but -L.
+Result<void> read_disconnect(const GivenOptions& given, Options& options) {
+  if (given.files().size() != 1) {
+    return fail(ErrorKind::kUsage,
+                "Invalid number of arguments: {} devices to disconnect, and one is needed",
+                given.files().size());
+  }
+  options.device = given.files().front();
   return {};
 }
 
@@ -259,7 +280,13 @@ Result<CommandLine> parse_command_line(const std::vector<std::string>& arguments
     return line;
   }
   TRY(check_idle_options(given));
+  if (given.flag("disconnect")) {
+    TRY(read_disconnect(given, line.options));
+    line.action = CommandLine::Action::kDisconnect;
+    return line;
+  }
   TRY(read_exports(given, line.options));
+  TRY(read_device(given, line.options));
   TRY(read_service(given, line.options));
   return line;
 }

@@ -32,6 +32,7 @@ struct Options {
   std::string bind_address = "0.0.0.0";  // -b
   std::string port = "10809";            // -p: 1 to 65535, or the name of a service
   bool address_given = false;            // any of -k, -b, -p stood on the command line
+  std::string device;                    // -c, -d: the kernel's nbd device, "" = none
 
   // How.
   unsigned max_clients = 1;  // -e; 0 = as many as the server's own limit allows
@@ -45,14 +46,14 @@ struct Options {
 
 // What the command line asks for.
 struct CommandLine {
-  enum class Action { kServe, kListExports, kPrintAndExit };
+  enum class Action { kServe, kListExports, kDisconnect, kPrintAndExit };
   Action action = Action::kServe;
-  Options options;   // kServe, kListExports
+  Options options;   // kServe, kListExports; of kDisconnect only the device
   std::string text;  // kPrintAndExit (-h, -V): what to print
 };
 
 // Parses `arguments` (without the program's name). Options that qemu-nbd has and this program does
-// not serve (-s, -c, -d, -B, TLS, ...) fail with a line that says so: kUnsupported. Everything
+// not serve (-s, -B, TLS, ...) fail with a line that says so: kUnsupported. Everything
 // that is no valid use fails with kUsage. Reads the file that --config names; options on the
 // command line win over it, those that may be repeated add up.
 Result<CommandLine> parse_command_line(const std::vector<std::string>& arguments);

@@ -32,6 +32,9 @@ class Server final : private ServingOwner {
   // before any other thread is started.
   static Result<std::unique_ptr<Server>> create(const ServerConfig& config, ExportCatalog& catalog,
                                                 std::vector<ListenSocket> sockets, Log& log);
+  // Before run(): a client that is connected already. It counts for max_clients.
+  void adopt(UniqueFd client) { early_.push_back(std::move(client)); }
+
   // Serves until a signal asks to stop, or the last client has left and the server is not
   // persistent. Ends the process when the system does not let it go on.
   void run();
@@ -75,7 +78,7 @@ class Server final : private ServingOwner {
   std::vector<std::unique_ptr<Acceptor>> acceptors_;
   size_t next_thread_ = 0;
   unsigned clients_ = 0;
-  std::deque<UniqueFd> early_;  // accepted on several sockets at once, beyond -e: they wait
+  std::deque<UniqueFd> early_;  // adopted, or accepted on several sockets beyond -e: they wait
   bool stopping_ = false;
   bool accept_paused_ = false;
   bool checking_files_ = false;

@@ -9,6 +9,8 @@ namespace {
 
 constexpr const char* kUsage = R"(Usage: underlay-nbd [OPTIONS] FILE
   or:  underlay-nbd [OPTIONS] --export NAME=IMAGE ... | --directory DIR
+  or:  underlay-nbd -c DEV [OPTIONS] FILE
+  or:  underlay-nbd -d DEV
   or:  underlay-nbd -L [OPTIONS]
 Serves disk images read-only to NBD clients; takes the options of qemu-nbd -r.
 
@@ -43,6 +45,12 @@ General purpose options:
       --cluster-cache SIZE  memory for unpacked clusters (default '64M', suffixes K, M, G)
       --table-cache SIZE    memory for tables of images (default '32M', suffixes K, M, G)
       --threads NUM         threads that serve clients (default '0', one for each processor)
+
+Kernel integration (needs root):
+  -c, --connect=DEV         connect FILE to the nbd device DEV, and go to the background unless -v;
+                            with -e NUM, over NUM connections. Listens only where -k, -b, -p say.
+                            Ends when DEV is disconnected; a signal to end disconnects it
+  -d, --disconnect          disconnect the nbd device DEV
 
 Block device options:
   -f, --format=FORMAT       set image format: {}

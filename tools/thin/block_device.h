@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "io/error.h"
-#include "io/unique_fd.h"
 
 namespace underlay::thin {
 
@@ -15,15 +14,21 @@ Result<bool> block_device_read_only(const std::string& path);
 // "7:3"
 Result<std::string> block_device_number(const std::string& path);
 
-// Who holds the device, in words: "/dev/mapper/vm1", "mounted on /mnt", "process 123 (qemu)".
-// Empty: nobody. Looks at sysfs, /proc/self/mountinfo and the processes' descriptors.
+// Who holds the device or a partition of it, in words: "/dev/mapper/vm1", "a mount on /mnt",
+// "process 123 (qemu)". Empty: nobody that can be seen. Looks at sysfs, mounts, swap and the other
+// processes' descriptors, and never opens the device: that may hang when its server is gone.
 Result<std::vector<std::string>> block_device_holders(const std::string& path);
 std::string join_holders(const std::vector<std::string>& holders);
 
-// What blkid finds on it ("ext4", "LVM2_member", "a dos partition table"); "" = nothing.
+// What is on it ("ext4", "LVM2_member", "a dos partition table", "the metadata of a thin pool"); ""
+// = nothing that libblkid knows.
 Result<std::string> block_device_content(const std::string& path);
 
-// Writes zeros over the first `length` bytes and waits until they are stored.
+// Whether it begins as the metadata device of a thin pool does. Reads past the page cache.
+Result<bool> has_thin_pool_superblock(const std::string& path);
+
+// Writes zeros over the first `length` bytes and waits until they are stored. Fails when the device
+// is held. REQUIRES: a multiple of 4096.
 Result<void> zero_start(const std::string& path, uint64_t length);
 
 }  // namespace underlay::thin

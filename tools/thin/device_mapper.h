@@ -47,7 +47,8 @@ inline constexpr const char* kDmUuidPrefix = "UNDERLAY-";
 enum class Flush : uint8_t { kYes, kNo };  // kNo: noflush, nolockfs
 
 // Creates the device, loads its table and resumes it; on failure nothing is left. When it returns,
-// /dev/mapper/NAME is there (with or without udev).
+// /dev/mapper/NAME is there (with or without udev). A device of the same UUID that never got a
+// table is replaced.
 Result<void> dm_create(const DmTable& table);
 // Loads another table, suspends, resumes. On failure the old table is live and the device resumed.
 Result<void> dm_reload(const DmTable& table, Flush flush);

@@ -37,4 +37,14 @@ Result<void> perform(const Host& host, const std::vector<Step>& steps) {
   return result;
 }
 
+Result<void> report_device(const Host& host, const std::string& path) {
+  if (host.json) {
+    const nlohmann::ordered_json document{{"version", 1}, {"device", path}};
+    fmt::print("{}\n", document.dump(2));
+  } else {
+    fmt::print("{}\n", path);
+  }
+  return {};
+}
+
 }  // namespace underlay::thin

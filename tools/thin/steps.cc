@@ -1,6 +1,7 @@
 #include "tools/thin/steps.h"
 
 #include <csignal>
+#include <iterator>
 
 #include "tools/thin/fault_point.h"
 
@@ -52,6 +53,10 @@ Result<void> run_steps(const std::vector<Step>& steps, StepReport& report) {
     fault_point(step.name + ":after");
   }
   return {};
+}
+
+void append_steps(std::vector<Step>& steps, std::vector<Step> more) {
+  std::move(more.begin(), more.end(), std::back_inserter(steps));
 }
 
 void hold_signals() {

@@ -33,6 +33,8 @@ struct StepReport {
 // returned; an undo that fails is named in its message. REQUIRES: every `run` is set.
 Result<void> run_steps(const std::vector<Step>& steps, StepReport& report);
 
+void append_steps(std::vector<Step>& steps, std::vector<Step> more);
+
 // SIGINT and SIGTERM are held back from now on in this thread, so that they only act between steps
 // or where interrupted() is asked.
 void hold_signals();

@@ -1,0 +1,120 @@
+#!/usr/bin/python3
+"""underlay-nbd under the kernel's own NBD client: attached by nbd-client, and as the origin of a
+thin volume that dmsetup makes. What has to hold before underlay-thin joins the parts."""
+import contextlib
+import os
+import pathlib
+import subprocess
+
+import guest
+from guest import (MIB, PROGRAMS, WORK, check, equal, mounted, must, nbd_reads, read_at,
+                   same_contents, scenario, scenario_with_io_errors, template, templates, wait_for,
+                   write_at)
+
+POOL_DATA, POOL_METADATA = "/dev/ram0", "/dev/ram1"
+SECTOR = 512
+
+
+@contextlib.contextmanager
+def attached(one, *options, device="/dev/nbd0"):
+    """(the device of the template, the server)"""
+    socket = WORK / "socket"
+    with subprocess.Popen([PROGRAMS / "underlay-nbd", "-t", "-k", socket, "-f", one.format,
+                           one.path]) as server:
+        try:
+            wait_for(socket.exists, "the server listens", 10)
+            must("nbd-client", "-unix", socket, device, *options)
+            yield device, server
+            must("nbd-client", "-d", device)
+        finally:
+            server.terminate()
+
+
+def thin_on(origin, size, name="volume"):
+    """A thin volume of `size` bytes with an external origin, in a new pool."""
+    write_at(POOL_METADATA, 0, bytes(4096))
+    must("dmsetup", "create", "pool", "--table",
+         f"0 {128 * MIB // SECTOR} thin-pool {POOL_METADATA} {POOL_DATA} 128 0")
+    must("dmsetup", "message", "pool", "0", "create_thin 0")
+    must("dmsetup", "create", name, "--table",
+         f"0 {size // SECTOR} thin /dev/mapper/pool 0 {origin}")
+    return f"/dev/mapper/{name}"
+
+
+def remove_thin(name="volume"):
+    must("dmsetup", "remove", name)
+    must("dmsetup", "remove", "pool")
+
+
+@scenario
+def every_template_has_its_contents():
+    for one in templates():
+        with attached(one) as (device, _):
+            same_contents(device, one.raw)
+
+
+@scenario
+def the_device_is_read_only():
+    with attached(template("plain.qcow2")) as (device, _):
+        equal(pathlib.Path("/sys/block", os.path.basename(device), "ro").read_text(),
+              "1\n", "ro")
+
+
+@scenario
+def a_thin_volume_on_a_template_keeps_what_is_written():
+    one = template("compressed.qcow2")
+    before = one.digest()
+    with attached(one) as (device, _):
+        volume = thin_on(device, one.size)
+        same_contents(volume, one.raw)
+        with mounted(volume) as files:
+            equal((files / "marker").read_text(), "as in the template\n", "marker")
+            (files / "written").write_text("by the guest\n")
+        must("dmsetup", "remove", "volume")
+        must("dmsetup", "create", "volume", "--table",
+             f"0 {one.size // SECTOR} thin /dev/mapper/pool 0 {device}")
+        with mounted(volume) as files:
+            equal((files / "written").read_text(), "by the guest\n", "written")
+        same_contents(device, one.raw)
+        remove_thin()
+    equal(one.digest(), before, "the hash of the template")
+
+
+@scenario
+def a_volume_may_be_larger_than_an_odd_template():
+    one = template("odd.qcow2")
+    with attached(one) as (device, _):
+        volume = thin_on(device, 40 * MIB)
+        same_contents(volume, one.raw, 40 * MIB)
+        write_at(volume, one.size - 100, b"x" * 200)
+        equal(read_at(volume, one.size - 100, 300), b"x" * 200 + bytes(100), "what was written")
+        remove_thin()
+
+
+@scenario
+def reads_are_counted():
+    with attached(template("plain.qcow2")) as (device, _), open(device, "rb") as held:
+        before = nbd_reads()
+        held.read(MIB)
+        check(nbd_reads() > before, "no read is counted")
+        before = nbd_reads()
+        read_at(device, 0, MIB)
+        equal(nbd_reads(), before, "reads that the page cache answers")
+
+
+@scenario_with_io_errors
+def a_server_that_is_killed_gives_errors_not_data():
+    with attached(template("plain.qcow2")) as (device, server):
+        server.kill()
+        server.wait()
+        guest.drop_caches()
+        try:
+            data = read_at(device, 0, MIB)
+        except OSError:
+            return
+        finally:
+            must("nbd-client", "-d", device)
+        check(False, f"{len(data)} bytes were read without a server")
+
+
+guest.main()

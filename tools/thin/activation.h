@@ -1,0 +1,44 @@
+// Bringing volumes up and down, with the pools and origins below them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "io/error.h"
+#include "tools/thin/host.h"
+#include "tools/thin/registry_store.h"
+
+namespace underlay::thin {
+
+struct ActivateArguments {
+  std::string name;  // "" = all
+  // The image's files may differ from what the registry says; it says the new state from then on.
+  bool accept_changed_image = false;
+};
+// With all: pools first, then each image's origin once, then the volumes; what fails does not stop
+// the others, and the command fails in the end.
+Result<void> activate_command(const Host& host, const ActivateArguments& arguments);
+
+struct DeactivateArguments {
+  std::string name;  // "" = all
+};
+// With all: pools, too.
+Result<void> deactivate_command(const Host& host, const DeactivateArguments& arguments);
+
+// What other commands need of it.
+
+// kNotFound, naming the command that lists them.
+Result<VolumeRecord> find_volume(const Registry& registry, const std::string& name);
+Result<PoolRecord> find_pool(const Registry& registry, const std::string& name);
+
+// Activates the pool unless it is active, and finishes or takes back what was interrupted in it.
+Result<void> bring_up_pool(const Host& host, RegistryStore& store, const std::string& name);
+// Steps that make the origin of the image unless it is there.
+Result<std::vector<Step>> bring_up_origin_steps(const Host& host, const ImageRecord& image);
+// Steps that take the origin of an image down, unless a volume on it other than `except` is active.
+// No steps for "".
+Result<std::vector<Step>> release_origin_steps(const Host& host, const Registry& registry,
+                                               const std::string& image_id,
+                                               const std::string& except);
+
+}  // namespace underlay::thin

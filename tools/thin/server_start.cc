@@ -1,0 +1,285 @@
+// Starting the server: what happens between fork and the moment when it listens.
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/close_range.h>
+#include <poll.h>
+#include <pwd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <filesystem>
+
+#include "tools/thin/pidfd.h"
+#include "tools/thin/server_process.h"
+
+namespace underlay::thin {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::seconds kStartLimit{30};
+constexpr std::chrono::milliseconds kLookAgain{3};
+constexpr off_t kMaxLogBytes = 1 << 20;
+constexpr size_t kLastLineBytes = 4096;
+
+struct ServiceUser {
+  uid_t uid = 0;
+  gid_t gid = 0;
+  std::vector<gid_t> groups;
+};
+
+// nullopt: there is none, or we may not become it; the server runs as we do then.
+Result<std::optional<ServiceUser>> service_user() {
+  if (::geteuid() != 0) return std::nullopt;
+  const passwd* entry = ::getpwnam(kServiceUser);
+  if (entry == nullptr) return std::nullopt;
+  ServiceUser user{.uid = entry->pw_uid, .gid = entry->pw_gid, .groups = {}};
+  int count = 64;
+  user.groups.resize(static_cast<size_t>(count));
+  if (::getgrouplist(kServiceUser, user.gid, user.groups.data(), &count) < 0) {
+    return fail(ErrorKind::kLimit, "the user {} is in {} groups, and the limit is {}", kServiceUser,
+                count, user.groups.size());
+  }
+  user.groups.resize(static_cast<size_t>(count));
+  return user;
+}
+
+Result<void> give_to(const std::optional<ServiceUser>& user, int fd, mode_t mode) {
+  if (user && ::fchown(fd, user->uid, user->gid) != 0) {
+    return fail_errno(errno, "cannot give it to the user {}", kServiceUser);
+  }
+  if (::fchmod(fd, mode) != 0) return fail_errno(errno, "cannot set its mode");
+  return {};
+}
+
+Result<void> make_folder(const std::string& folder, const std::optional<ServiceUser>& user) {
+  std::error_code error;
+  std::filesystem::create_directories(std::filesystem::path(folder).parent_path(), error);
+  if (::mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
+    return in_file(fail_errno(errno, "cannot create the server's folder"), folder);
+  }
+  const UniqueFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!fd.valid()) return in_file(fail_errno(errno, "cannot open the server's folder"), folder);
+  if (auto given = give_to(user, fd.get(), 0700); !given) {
+    return in_file(std::move(given).error(), folder);
+  }
+  return {};
+}
+
+// The folder belongs to the server's user, who is not trusted: no link may lead root elsewhere.
+Result<UniqueFd> open_log(const std::string& path, const std::optional<ServiceUser>& user) {
+  UniqueFd fd(::open(path.c_str(),
+                     O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600));
+  struct stat status {};
+  if (!fd.valid() || ::fstat(fd.get(), &status) != 0) {
+    return in_file(fail_errno(errno, "cannot open the server's log"), path);
+  }
+  if (!S_ISREG(status.st_mode) || status.st_nlink != 1) {
+    return in_file(fail(ErrorKind::kDenied, "the server's log must be a regular file of one name"),
+                   path);
+  }
+  if (auto given = give_to(user, fd.get(), 0600); !given) {
+    return in_file(std::move(given).error(), path);
+  }
+  if (status.st_size > kMaxLogBytes && ::ftruncate(fd.get(), 0) != 0) {
+    return in_file(fail_errno(errno, "cannot empty the server's log"), path);
+  }
+  return fd;
+}
+
+// The last line written to the log from byte `from` on; "" when there is none.
+std::string last_line(int log, off_t from) {
+  struct stat status {};
+  if (::fstat(log, &status) != 0) return {};
+  const off_t start = std::max(from, status.st_size - static_cast<off_t>(kLastLineBytes));
+  std::array<char, kLastLineBytes> bytes{};
+  const ssize_t got = ::pread(log, bytes.data(), bytes.size(), start);
+  std::string_view text(bytes.data(), got > 0 ? static_cast<size_t>(got) : 0);
+  while (text.ends_with('\n')) text.remove_suffix(1);
+  if (const size_t newline = text.rfind('\n'); newline != text.npos)
+    text.remove_prefix(newline + 1);
+  constexpr std::string_view kProgram = "underlay-nbd: ";
+  if (text.starts_with(kProgram)) text.remove_prefix(kProgram.size());
+  return printable(text);
+}
+
+// Under systemd a process belongs to the service or session that started it, and ends with it, and
+// at shutdown before the file systems on it are unmounted. A scope of its own has neither.
+bool is_systemd_running() { return ::access("/run/systemd/system", F_OK) == 0; }
+
+std::vector<std::string> in_scope(const std::vector<std::string>& command,
+                                  const std::string& location, bool as_service_user) {
+  std::vector<std::string> wrapped{"systemd-run",
+                                   "--scope",
+                                   "--quiet",
+                                   "--collect",
+                                   "--property=DefaultDependencies=no",
+                                   fmt::format("--description=underlay-nbd {}", location)};
+  if (as_service_user) {
+    wrapped.push_back(fmt::format("--uid={}", kServiceUser));
+    wrapped.push_back(fmt::format("--gid={}", kServiceUser));
+  }
+  wrapped.emplace_back("--");
+  wrapped.insert(wrapped.end(), command.begin(), command.end());
+  return wrapped;
+}
+
+enum class Stage : int { kPrepare, kGroups, kUser, kExec };
+
+struct ChildFailure {
+  Stage stage = Stage::kPrepare;
+  int error = 0;
+};
+
+struct Child {
+  pid_t pid = 0;
+  UniqueFd pidfd;
+};
+
+// Everything that the child needs, made before the fork.
+struct ChildPlan {
+  std::vector<char*> arguments;
+  std::optional<ServiceUser> user;
+  bool in_scope = false;  // systemd-run becomes the user, after it has made the scope
+  int log = -1;
+  int null = -1;
+  int report = -1;  // a pipe that exec closes
+};
+
+void default_signals() {
+  for (int signal = 1; signal < NSIG; ++signal) ::signal(signal, SIG_DFL);
+  sigset_t none;
+  sigemptyset(&none);
+  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+}
+
+ChildFailure become_server(const ChildPlan& plan) {
+  const auto failed = [](Stage stage) { return ChildFailure{.stage = stage, .error = errno}; };
+  default_signals();
+  ::umask(077);
+  if (::setsid() < 0 || ::chdir("/") != 0 || ::dup2(plan.null, STDIN_FILENO) < 0 ||
+      ::dup2(plan.log, STDOUT_FILENO) < 0 || ::dup2(plan.log, STDERR_FILENO) < 0 ||
+      ::close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC) != 0) {
+    return failed(Stage::kPrepare);
+  }
+  if (plan.user && ::setgroups(plan.user->groups.size(), plan.user->groups.data()) != 0) {
+    return failed(Stage::kGroups);
+  }
+  if (plan.user && !plan.in_scope &&
+      (::setgid(plan.user->gid) != 0 || ::setuid(plan.user->uid) != 0)) {
+    return failed(Stage::kUser);
+  }
+  ::execvp(plan.arguments.front(), plan.arguments.data());
+  return failed(Stage::kExec);
+}
+
+Failure child_failure(const ChildFailure& what, const std::string& program) {
+  switch (what.stage) {
+    case Stage::kPrepare:
+      return fail_errno(what.error, "cannot prepare the server's process");
+    case Stage::kGroups:
+    case Stage::kUser:
+      return fail_errno(what.error, "cannot become the user {}", kServiceUser);
+    case Stage::kExec:
+      break;
+  }
+  return fail_errno(what.error, "cannot run '{}' (name the server with --server)", program);
+}
+
+// Forks and execs; returns when the exec has been done.
+Result<Child> spawn(std::vector<std::string> command, const std::optional<ServiceUser>& user,
+                    bool scope, int log) {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) return fail_errno(errno, "cannot make a pipe");
+  const UniqueFd heard(ends[0]);
+  UniqueFd report(ends[1]);
+  const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  if (!null.valid()) return fail_errno(errno, "cannot open /dev/null");
+  ChildPlan plan{.arguments = {},
+                 .user = user,
+                 .in_scope = scope,
+                 .log = log,
+                 .null = null.get(),
+                 .report = report.get()};
+  for (std::string& word : command) plan.arguments.push_back(word.data());
+  plan.arguments.push_back(nullptr);
+
+  const pid_t pid = ::fork();
+  if (pid < 0) return fail_errno(errno, "cannot fork");
+  if (pid == 0) {
+    const ChildFailure failure = become_server(plan);
+    (void)!::write(plan.report, &failure, sizeof(failure));
+    ::_exit(127);
+  }
+  report.reset();
+  ChildFailure failure;
+  ssize_t got = 0;
+  do {
+    got = ::read(heard.get(), &failure, sizeof(failure));
+  } while (got < 0 && errno == EINTR);
+  Child child{.pid = pid, .pidfd = UniqueFd(::pidfd_open(pid, 0))};
+  if (got == 0 && child.pidfd.valid()) return child;
+  const int error = errno;
+  ::kill(pid, SIGKILL);
+  ::waitpid(pid, nullptr, 0);
+  if (got == sizeof(failure)) return child_failure(failure, command.front());
+  return fail_errno(error, "cannot watch the server's start");
+}
+
+std::string how_ended(int status) {
+  if (WIFSIGNALED(status)) return fmt::format("was killed by signal {}", WTERMSIG(status));
+  return fmt::format("ended with status {}", WEXITSTATUS(status));
+}
+
+Failure ended_early(int status, int log, off_t log_start, const std::string& log_path) {
+  const std::string line = last_line(log, log_start);
+  if (!line.empty()) return fail(ErrorKind::kIo, "the server did not start: {}", line);
+  return fail(ErrorKind::kIo, "the server {} at start and said nothing in {}", how_ended(status),
+              log_path);
+}
+
+bool has_ended_within(const UniqueFd& pidfd, std::chrono::milliseconds limit) {
+  pollfd ended{.fd = pidfd.get(), .events = POLLIN, .revents = 0};
+  return ::poll(&ended, 1, static_cast<int>(limit.count())) > 0;
+}
+
+}  // namespace
+
+Result<pid_t> start_server(const Host& host, const ImageRecord& image, StartMode mode) {
+  if (mode != StartMode::kTakeOver) TRY(clear_server(host, image.id, StartMode::kBeside));
+  if (mode == StartMode::kAlone) {
+    if (const auto running = TRY(running_server(host, image.id))) return *running;
+    TRY(clear_server(host, image.id, mode));
+  }
+  const ServerFiles files = server_files(host, image.id, mode);
+  const auto user = TRY(service_user());
+  TRY(make_folder(files.folder, user));
+  const UniqueFd log = TRY(open_log(files.log, user));
+  const off_t log_start = ::lseek(log.get(), 0, SEEK_END);
+  const bool scope = is_systemd_running() && ::geteuid() == 0;
+  auto command = server_command(host, image, mode);
+  if (scope) command = in_scope(command, image.location, user.has_value());
+  const Child child = TRY(spawn(std::move(command), user, scope, log.get()));
+
+  const auto deadline = Clock::now() + kStartLimit;
+  while (!has_ended_within(child.pidfd, kLookAgain)) {
+    const auto found = open_server(host, image.id, mode);
+    if (found && *found && (*found)->pid == child.pid) return child.pid;
+    if (found && !interrupted() && Clock::now() < deadline) continue;
+    ::pidfd_send_signal(child.pidfd.get(), SIGKILL, nullptr, 0);
+    ::waitpid(child.pid, nullptr, 0);
+    if (!found) return Failure(found.error());
+    if (interrupted()) return fail(ErrorKind::kUsage, "interrupted while the server started");
+    return fail(ErrorKind::kIo, "the server did not listen within {} s: see {}",
+                kStartLimit.count(), files.log);
+  }
+  int status = 0;
+  ::waitpid(child.pid, &status, 0);
+  return ended_early(status, log.get(), log_start, files.log);
+}
+
+}  // namespace underlay::thin

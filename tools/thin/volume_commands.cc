@@ -1,0 +1,114 @@
+#include "tools/thin/volume_commands.h"
+
+#include <fmt/format.h>
+
+#include <iterator>
+
+#include "tools/thin/activation.h"
+#include "tools/thin/device_mapper.h"
+#include "tools/thin/origin.h"
+#include "tools/thin/random_id.h"
+#include "tools/thin/transaction.h"
+#include "tools/thin/volume_device.h"
+
+namespace underlay::thin {
+namespace {
+
+Result<void> check_name_is_free(const Registry& registry, const std::string& name) {
+  TRY(check_name(name, "volume"));
+  if (registry.volume(name) != nullptr || registry.pool(name) != nullptr) {
+    return fail(ErrorKind::kUsage, "{}: there is a volume or pool of that name already", name);
+  }
+  if (TRY(dm_info(name))) {
+    return fail(ErrorKind::kUsage, "{} exists already: choose another name", dm_path(name));
+  }
+  return {};
+}
+
+// Bytes of the new volume: at least the image's, so that nothing of a template is cut off.
+Result<uint64_t> volume_size(const std::optional<uint64_t>& wanted, uint64_t image) {
+  if (!wanted) return image;
+  if (*wanted < image) {
+    return fail(ErrorKind::kUsage,
+                "--size {} is smaller than the image ({} bytes), whose end would be cut off",
+                *wanted, image);
+  }
+  if (*wanted % kSectorBytes != 0) {
+    return fail(ErrorKind::kUsage, "--size {} is no multiple of {} bytes", *wanted, kSectorBytes);
+  }
+  return *wanted;
+}
+
+}  // namespace
+
+Result<void> create_command(const Host& host, const CreateArguments& arguments) {
+  RegistryStore store = TRY(open_registry(host));
+  TRY(check_name_is_free(store.get(), arguments.name));
+  TRY(find_pool(store.get(), arguments.pool));
+  const ChosenImage chosen = TRY(choose_image(store.get(), arguments.image));
+  const uint64_t bytes = TRY(volume_size(arguments.size, chosen.record.size));
+  TRY(bring_up_pool(host, store, arguments.pool));
+
+  const std::string uuid = kDmUuidPrefix + ("volume-" + TRY(random_uuid()));
+  PlannedVolume planned = TRY(plan_create(store, VolumeRecord{.name = arguments.name,
+                                                              .uuid = uuid,
+                                                              .pool = arguments.pool,
+                                                              .thin_id = 0,
+                                                              .sectors = bytes / kSectorBytes,
+                                                              .image = chosen.record.id,
+                                                              .snapshot_of = ""}));
+  std::vector<Step> steps = record_image_steps(store, chosen);
+  append_steps(steps, chosen.plan ? TRY(origin_steps(host, chosen.record, chosen.plan))
+                                  : TRY(bring_up_origin_steps(host, chosen.record)));
+  append_steps(steps, std::move(planned.steps));
+  steps.push_back(activate_step(planned.record));
+  TRY(perform(host, steps));
+  return host.dry_run ? Result<void>{} : report_device(host, dm_path(arguments.name));
+}
+
+Result<void> snapshot_command(const Host& host, const SnapshotArguments& arguments) {
+  RegistryStore store = TRY(open_registry(host));
+  TRY(check_name_is_free(store.get(), arguments.name));
+  const std::string pool = TRY(find_volume(store.get(), arguments.source)).pool;
+  TRY(bring_up_pool(host, store, pool));
+  // The recovery may have taken it back.
+  const VolumeRecord source = TRY(find_volume(store.get(), arguments.source));
+  const bool source_is_active = TRY(is_active(source));
+  const std::string uuid = kDmUuidPrefix + ("volume-" + TRY(random_uuid()));
+
+  PlannedVolume planned = TRY(plan_snapshot(store, source,
+                                            VolumeRecord{.name = arguments.name,
+                                                         .uuid = uuid,
+                                                         .pool = source.pool,
+                                                         .thin_id = 0,
+                                                         .sectors = source.sectors,
+                                                         .image = source.image,
+                                                         .snapshot_of = source.name},
+                                            source_is_active));
+  std::vector<Step> steps;
+  if (!source.image.empty()) {
+    steps = TRY(bring_up_origin_steps(host, *store.get().image(source.image)));
+  }
+  append_steps(steps, std::move(planned.steps));
+  steps.push_back(activate_step(planned.record));
+  TRY(perform(host, steps));
+  return host.dry_run ? Result<void>{} : report_device(host, dm_path(arguments.name));
+}
+
+Result<void> remove_command(const Host& host, const RemoveArguments& arguments) {
+  RegistryStore store = TRY(open_registry(host));
+  const std::string pool = TRY(find_volume(store.get(), arguments.name)).pool;
+  TRY(bring_up_pool(host, store, pool));
+  const VolumeRecord volume = TRY(find_volume(store.get(), arguments.name));
+  std::vector<Step> steps;
+  if (TRY(is_active(volume))) steps.push_back(deactivate_step(volume));
+  append_steps(steps, TRY(plan_remove(store, volume)));
+  TRY(perform(host, steps));
+
+  // The volume is gone; what only it needed goes too, and a failure there takes nothing back.
+  std::vector<Step> rest = TRY(release_origin_steps(host, store.get(), volume.image, volume.name));
+  if (!volume.image.empty()) append_steps(rest, forget_image_steps(store, volume.image));
+  return perform(host, rest);
+}
+
+}  // namespace underlay::thin

@@ -1,0 +1,27 @@
+// The device of a volume, /dev/mapper/NAME, and what must be there before it.
+#pragma once
+
+#include <vector>
+
+#include "io/error.h"
+#include "tools/thin/host.h"
+#include "tools/thin/registry.h"
+#include "tools/thin/steps.h"
+
+namespace underlay::thin {
+
+// The step "activate". REQUIRES: pool and origin are active when it runs. Never makes a volume
+// without the origin that its record names: it would read zeros in the template's place.
+Step activate_step(const VolumeRecord& volume);
+// The step "deactivate". Fails, naming the holders, when the volume is in use.
+Step deactivate_step(const VolumeRecord& volume);
+
+// The origin of `volume` ("MAJOR:MINOR", "" when it has none), checked to be of the image's size.
+Result<std::string> origin_number(const VolumeRecord& volume);
+
+Result<bool> is_active(const VolumeRecord& volume);
+// Is a volume on this image active, other than `except`?
+Result<bool> image_is_used(const Registry& registry, const std::string& image_id,
+                           const std::string& except);
+
+}  // namespace underlay::thin
