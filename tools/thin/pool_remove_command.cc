@@ -80,7 +80,7 @@ Result<void> pool_remove_command(const Host& host, const PoolRemoveArguments& ar
     if (auto checked = check_no_other_volumes(pool); !checked) {
       Error error = std::move(checked).error();
       error.message += "; --force removes the pool nonetheless";
-      return with_context(std::move(error), fmt::format("pool '{}'", pool.name));
+      return with_context(std::move(error), fmt::format("pool '{}': ", pool.name));
     }
   }
   return perform(host, removal_steps(store, pool));
