@@ -177,7 +177,10 @@ Step reconnect_step(const Host& host, const ImageRecord& image, const KernelNbdD
   step.words =
       fmt::format("{} &; netlink nbd RECONFIGURE {}",
                   shell_words(server_command(host, image, StartMode::kAlone)), device.path);
-  step.run = [host, image, device] { return reconnect(host, image, device); };
+  step.run = [host, image, device]() -> Result<void> {
+    if (TRY(reconnect(host, image, device))) return {};
+    return in_file(fail(ErrorKind::kUsage, "was detached meanwhile: try again"), device.path);
+  };
   return step;
 }
 
@@ -203,9 +206,11 @@ Step disconnect_step(const Host& host, const ImageRecord& image, const KernelNbd
   Step step;
   step.name = "disconnect";
   step.words = fmt::format("nbd-client -d {}", device.path);
-  step.run = [host, id = image.id, device]() -> Result<void> {
-    const UniqueFd lock = TRY(lock_server(host, id));
-    return disconnect_unused(device);
+  step.run = [host, image, device]() -> Result<void> {
+    const UniqueFd lock = TRY(lock_server(host, image.id));
+    TRY(disconnect_unused(device));
+    if (image.is_remote()) remove_server_lock(host, image.id);
+    return {};
   };
   return step;
 }
@@ -319,15 +324,19 @@ Result<void> renew_connections(const Host& host, const ImageRecord& image,
   return TRY(KernelNbd::open()).reconfigure(device.index, image.backend, descriptors(connections));
 }
 
-Result<void> reconnect(const Host& host, const ImageRecord& image, const KernelNbdDevice& device) {
+Result<bool> reconnect(const Host& host, const ImageRecord& image, const KernelNbdDevice& device) {
   const UniqueFd lock = TRY(lock_server(host, image.id));
   const auto now = TRY(find_attachment(image));
-  if (!now || now->index != device.index) return {};  // taken down meanwhile
+  if (!now || now->index != device.index) {
+    if (!TRY(running_server(host, image.id))) remove_server_lock(host, image.id);
+    return false;
+  }
   if (!image.is_remote() && !TRY(running_server(host, image.id))) {
     TRY(check_unchanged(image));
     TRY(start_server(host, image, StartMode::kAlone));
   }
-  return renew_connections(host, image, device);
+  TRY(renew_connections(host, image, device));
+  return true;
 }
 
 }  // namespace underlay::thin
