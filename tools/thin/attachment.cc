@@ -85,7 +85,7 @@ Result<void> read_first(int fd, uint64_t size) {
   alignas(kFirstReadBytes) std::array<std::byte, kFirstReadBytes> bytes;
   const size_t wanted = std::min<uint64_t>(bytes.size(), size);
   const ssize_t got = ::pread(fd, bytes.data(), wanted, 0);
-  if (got < 0) return fail_errno(errno, "the first read failed: see the server's log");
+  if (got < 0) return fail_errno(errno, "the first read failed");
   if (static_cast<size_t>(got) != wanted) {
     return fail(ErrorKind::kTruncated, "the first read gave {} of {} bytes", got, wanted);
   }
@@ -112,9 +112,12 @@ Step start_step(const std::shared_ptr<Attaching>& state) {
     const UniqueFd lock = TRY(lock_server(state->host, state->image.id));
     if (TRY(running_server(state->host, state->image.id))) return {};
     TRY(check_unchanged(state->image));
-    TRY(start_server(state->host, state->image, StartMode::kAlone));
-    state->started = true;
-    return {};
+    auto started = start_server(state->host, state->image, StartMode::kAlone);
+    state->started = started.has_value();
+    if (started) return {};
+    // The first error counts, and it has the last line of the log that goes here.
+    (void)stop_server(state->host, state->image.id, kStopLimit);
+    return Failure(std::move(started).error());
   };
   step.undo = [state]() -> Result<void> {
     if (!state->started) return {};
