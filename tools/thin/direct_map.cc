@@ -82,8 +82,8 @@ class Collector {
 
  private:
   void cut(const ByteRun& run) {
-    const uint64_t first = div_round_up(run.start, kSectorBytes);
-    const uint64_t end = (run.start + run.length) / kSectorBytes;
+    const uint64_t first = div_round_up(run.start, Disk::kSectorBytes);
+    const uint64_t end = (run.start + run.length) / Disk::kSectorBytes;
     // The sector in which the run begins has bytes of the run before it, too.
     if (next_ < first) append_server(first - next_, kUnaligned);
     if (end <= first) return;
@@ -97,15 +97,15 @@ class Collector {
   }
 
   void append_file(const ByteRun& run, uint64_t first, uint64_t sectors) {
-    const uint64_t offset = run.offset + (first * kSectorBytes - run.start);
-    if (offset < run.offset || !is_aligned(offset, kSectorBytes)) {
+    const uint64_t offset = run.offset + (first * Disk::kSectorBytes - run.start);
+    if (offset < run.offset || !is_aligned(offset, Disk::kSectorBytes)) {
       return append_server(sectors, kUnaligned);
     }
     const auto file = file_index(*run.source);
     if (!file) return append_server(sectors, kFiles);
     // A loop device has the file's whole sectors only.
-    const uint64_t file_sector = offset / kSectorBytes;
-    const uint64_t file_end = run.source->size() / kSectorBytes;
+    const uint64_t file_sector = offset / Disk::kSectorBytes;
+    const uint64_t file_end = run.source->size() / Disk::kSectorBytes;
     const uint64_t there = file_sector < file_end ? std::min(sectors, file_end - file_sector) : 0;
     if (there > 0) {
       append({.kind = Kind::kFile,
@@ -168,8 +168,8 @@ class Collector {
     std::string text;
     for (size_t i = 0; i < causes_.size(); ++i) {
       if (causes_[i] == 0) continue;
-      text += fmt::format("{}{} bytes {}", text.empty() ? "" : ", ", causes_[i] * kSectorBytes,
-                          kCauseWords[i]);
+      text += fmt::format("{}{} bytes {}", text.empty() ? "" : ", ",
+                          causes_[i] * Disk::kSectorBytes, kCauseWords[i]);
     }
     return text;
   }

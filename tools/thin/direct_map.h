@@ -11,8 +11,6 @@
 
 namespace underlay::thin {
 
-inline constexpr uint64_t kSectorBytes = Disk::kSectorBytes;
-
 struct DirectRun {
   enum class Kind : uint8_t { kFile, kZero, kServer };
   Kind kind = Kind::kServer;

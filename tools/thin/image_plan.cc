@@ -208,6 +208,10 @@ Result<ImagePlan> plan_image(const ImageChoice& choice, PlanFor purpose) {
     return in_file(with_context(std::move(plan).error(), "the process that reads it "),
                    resolved.location);
   }
+  if (plan->size == 0) {
+    return in_file(fail(ErrorKind::kUnsupported, "has a disk of 0 bytes, and a device needs some"),
+                   resolved.location);
+  }
   plan->location = std::move(resolved.location);
   return plan;
 }

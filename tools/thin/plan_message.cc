@@ -35,7 +35,7 @@ std::vector<FileStamp> read_files(FieldReader& fields) {
 
 // The runs' starts are not sent: each begins where the one before it ends.
 Result<void> read_runs(FieldReader& fields, PlanMessage& message) {
-  const uint64_t disk = message.size / kSectorBytes;
+  const uint64_t disk = message.size / Disk::kSectorBytes;
   uint64_t start = 0;
   for (size_t left = fields.count(4 * kNumber); left > 0; --left) {
     const uint64_t kind = fields.number();
@@ -45,7 +45,7 @@ Result<void> read_runs(FieldReader& fields, PlanMessage& message) {
     const bool in_file = kind == static_cast<uint64_t>(Kind::kFile);
     if (kind > static_cast<uint64_t>(Kind::kServer) || sectors == 0 || sectors > disk - start ||
         (in_file ? file >= message.descriptor_files.size() : file != 0 || file_sector != 0) ||
-        !range_within(file_sector, sectors, kMaxBytes / kSectorBytes)) {
+        !range_within(file_sector, sectors, kMaxBytes / Disk::kSectorBytes)) {
       return fail(ErrorKind::kMalformed, "answers a run that cannot be, at sector {}", start);
     }
     message.runs.push_back({.kind = static_cast<Kind>(kind),
@@ -113,7 +113,7 @@ Result<PlanMessage> plan_message_of(const std::string& bytes) {
   message.descriptor_files.resize(fields.count(kNumber));
   for (size_t& file : message.descriptor_files) file = fields.number();
   if (!fields.ok() || find_format(message.format) == nullptr || message.size > kMaxBytes ||
-      !is_aligned(message.size, kSectorBytes)) {
+      !is_aligned(message.size, Disk::kSectorBytes)) {
     return fail(ErrorKind::kMalformed, "answers nonsense");
   }
   TRY(check_files(message));
@@ -141,7 +141,7 @@ Result<void> check_descriptors(const PlanMessage& message, const std::vector<Uni
   for (const DirectRun& run : message.runs) {
     if (run.kind != DirectRun::Kind::kFile) continue;
     const FileStamp& file = message.files[message.descriptor_files[run.file]];
-    if (!range_within(run.file_sector, run.sectors, file.size / kSectorBytes)) {
+    if (!range_within(run.file_sector, run.sectors, file.size / Disk::kSectorBytes)) {
       return in_file(fail(ErrorKind::kMalformed, "was mapped beyond its end"), file.path);
     }
   }
