@@ -100,8 +100,8 @@ Result<void> check_backend(unsigned index, const std::optional<std::string>& bac
 Failure busy(bool connected, const std::string& device) {
   if (connected) {
     return in_file(fail(ErrorKind::kUsage,
-                        "is connected already: disconnect it (underlay-nbd -d), or take another "
-                        "device"),
+                        "is connected already, or still open somewhere since it was disconnected: "
+                        "disconnect it (underlay-nbd -d), or take another device"),
                    device);
   }
   return in_file(

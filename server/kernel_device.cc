@@ -98,7 +98,11 @@ Result<void> disconnect_device(const std::string& device, std::ostream& out,
   if (!kernel) return in_file(std::move(kernel).error(), device);
   const std::vector<std::string> holders = TRY(kernel_nbd_holders(index));
   auto disconnected = kernel->disconnect(index, std::nullopt);
-  if (!disconnected && disconnected.error().kind != ErrorKind::kNotFound) return disconnected;
+  if (!disconnected) {
+    if (disconnected.error().kind != ErrorKind::kNotFound) return disconnected;
+    if (::access(device.c_str(), F_OK) != 0)
+      return in_file(fail_errno(errno, "cannot disconnect"), device);
+  }
   if (disconnected && !holders.empty()) {
     warnings << fmt::format(
         "underlay-nbd: warning: {} was in use by {}: their reads fail from now on\n",

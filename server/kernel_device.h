@@ -43,8 +43,8 @@ class KernelDevice {
   std::vector<UniqueFd> kernel_ends_;
 };
 
-// -d: as qemu-nbd, also when something stands on the device (a warning to `warnings` says what),
-// and without complaint when it is not connected.
+// -d: as qemu-nbd, also when something stands on the device (`warnings` hears what), and without
+// complaint when it is not connected.
 Result<void> disconnect_device(const std::string& device, std::ostream& out,
                                std::ostream& warnings);
 

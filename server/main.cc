@@ -79,6 +79,8 @@ Result<void> serve_device(Server& server, KernelDevice& device,
 Result<void> serve(const Options& options, std::vector<ListenSocket> inherited,
                    std::optional<Daemon>& daemon) {
   Log log(kProgram, options.verbose);
+  std::optional<KernelDevice> device;
+  if (!options.device.empty()) device.emplace(TRY(KernelDevice::prepare(options)));
   const Confinement files = TRY(Confinement::create(options.allow_paths));
   Caches caches(options.caches);
   std::string directory;
@@ -88,8 +90,6 @@ Result<void> serve(const Options& options, std::vector<ListenSocket> inherited,
       caches, log);
   TRY(open_exports(options, files, caches, log, catalog));
 
-  std::optional<KernelDevice> device;
-  if (!options.device.empty()) device.emplace(TRY(KernelDevice::prepare(options)));
   std::vector<ListenSocket> sockets = std::move(inherited);
   if (sockets.empty() && (!device || options.address_given)) {
     sockets = TRY(open_listen_sockets(options));

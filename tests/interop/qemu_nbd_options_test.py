@@ -88,6 +88,11 @@ REFUSED = [
     "--image-opts driver=qcow2,file.filename={qcow2},foo=bar",
     "-L {raw}",
     "-L -f raw",
+    "-L -c /dev/null",
+    "-L -d",
+    "-d",
+    "-d {raw} {qcow2}",
+    "-d {missing}",
 ]
 
 

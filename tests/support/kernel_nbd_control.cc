@@ -2,9 +2,14 @@
 // kernel.
 #include <fmt/format.h>
 #include <poll.h>
+#include <sys/socket.h>
 
+#include <algorithm>
+#include <array>
+#include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -18,7 +23,8 @@ using Words = std::vector<std::string>;
 
 constexpr std::chrono::seconds kDialLimit{5};
 constexpr const char* kUsage =
-    "usage: kernel_nbd_control connect INDEX|any BACKEND RECOVERY_SECONDS DEAD_SECONDS URI...\n"
+    "usage: kernel_nbd_control dial MILLISECONDS URI\n"
+    "       kernel_nbd_control connect INDEX|any BACKEND RECOVERY_SECONDS DEAD_SECONDS URI...\n"
     "       kernel_nbd_control reconfigure INDEX BACKEND URI...\n"
     "       kernel_nbd_control disconnect INDEX [BACKEND]\n"
     "       kernel_nbd_control holders INDEX\n"
@@ -52,6 +58,29 @@ Result<void> connect(KernelNbd& kernel, const Words& words) {
   config.transmission_flags = dialed.at(0).transmission_flags;
   fmt::print("{}\n", TRY(kernel.connect(config, sockets_of(dialed))));
   return {};
+}
+
+// Says what the export is like, and then its first 512 bytes: they come over the bare socket, as
+// they do for the kernel.
+Result<void> dial(unsigned milliseconds, const std::string& uri) {
+  const DialedExport dialed = TRY(dial_nbd(uri, std::chrono::milliseconds(milliseconds)));
+  fmt::print("size {} flags {:#x} block {}\n", dialed.size_bytes, dialed.transmission_flags,
+             dialed.min_block);
+  std::fflush(stdout);
+  constexpr std::array<unsigned char, 28> kRead = {0x25, 0x60, 0x95, 0x13, 0,   0,   0, 0, 'c', 'o',
+                                                   'o',  'k',  'i',  'e',  '0', '1', 0, 0, 0,   0,
+                                                   0,    0,    0,    0,    0,   0,   2, 0};
+  constexpr std::array<unsigned char, 16> kSimpleReply = {
+      0x67, 0x44, 0x66, 0x98, 0, 0, 0, 0, 'c', 'o', 'o', 'k', 'i', 'e', '0', '1'};
+  const int fd = dialed.socket.get();
+  std::array<unsigned char, 16 + 512> reply{};
+  if (::send(fd, kRead.data(), kRead.size(), MSG_NOSIGNAL) != std::ssize(kRead) ||
+      ::recv(fd, reply.data(), reply.size(), MSG_WAITALL) != std::ssize(reply) ||
+      !std::equal(kSimpleReply.begin(), kSimpleReply.end(), reply.begin())) {
+    return fail(ErrorKind::kIo, "no simple reply to a read");
+  }
+  return std::fwrite(reply.data() + 16, 512, 1, stdout) == 1 ? Result<void>()
+                                                             : fail(ErrorKind::kIo, "stdout");
 }
 
 Result<void> list() {
@@ -90,6 +119,7 @@ Result<void> command(const Words& words) {
     }
     return {};
   }
+  if (words.size() == 3 && words[0] == "dial") return dial(number(words[1]), words[2]);
   KernelNbd kernel = TRY(KernelNbd::open());
   if (words.size() > 5 && words[0] == "connect") return connect(kernel, words);
   if (words.size() > 3 && words[0] == "reconfigure") {

@@ -242,14 +242,39 @@ TEST_CASE("options: modes without effect are still checked") {
   check_usage_error({"--discard=on", "--discard=on", "F"}, "--discard can only be specified once");
 }
 
+TEST_CASE("options: -c names the kernel's device for one image") {
+  CHECK(parsed({"F"}).device.empty());
+  CHECK(parsed({"-c", "/dev/nbd0", "F"}).device == "/dev/nbd0");
+  CHECK(parsed({"-c/dev/nbd1", "F"}).device == "/dev/nbd1");
+  CHECK(parsed({"--connect=/dev/nbd2", "--export", "a=F"}).device == "/dev/nbd2");
+  CHECK(parsed({"-c", "/dev/nbd0", "--export", "a=F", "G"}).exports[0].path == "G");
+  check_usage_error({"-c", "/dev/nbd0"}, "Invalid number of arguments");
+  check_usage_error({"-c", "", "F"}, "-c: the device's name is empty");
+  check_usage_error({"-c", "/dev/nbd0", "--export", "a=F", "--export", "b=G"}, "Name it as FILE");
+  check_usage_error({"-c", "/dev/nbd0", "--directory", "D"}, "Name it as FILE");
+  check_usage_error({"-L", "-c", "/dev/nbd0"}, "List mode (-L) is incompatible");
+}
+
+TEST_CASE("options: -d takes the device's name, and nothing is served then") {
+  for (const Words& words :
+       {Words{"-d", "/dev/nbd3"}, Words{"--disconnect", "/dev/nbd3"}, Words{"/dev/nbd3", "-d"},
+        Words{"-c", "/dev/nbd0", "-d", "/dev/nbd3"}}) {
+    const auto line = parse_command_line(words);
+    REQUIRE(line);
+    CHECK(line->action == CommandLine::Action::kDisconnect);
+    CHECK(line->options.device == "/dev/nbd3");
+  }
+  check_usage_error({"-d"}, "0 devices to disconnect");
+  check_usage_error({"-d", "/dev/nbd0", "/dev/nbd1"}, "2 devices to disconnect");
+  check_usage_error({"-L", "-d"}, "List mode (-L) is incompatible");
+}
+
 TEST_CASE("options: what asks for writing, and what is not served, says so") {
   const auto refused = [](const Words& words, const std::string& text) {
     check_refused(words, ErrorKind::kUnsupported, text);
   };
   refused({"-s", "F"}, "-s, --snapshot asks for writing: underlay-nbd is read-only");
   refused({"--snapshot", "F"}, "asks for writing");
-  refused({"-c", "/dev/nbd0", "F"}, "-c, --connect is not supported");
-  refused({"-d", "/dev/nbd0"}, "-d, --disconnect is not supported");
   refused({"-B", "b", "F"}, "-B, --bitmap is not supported yet");
   refused({"-P", "1", "F"}, "-P, --partition is not supported");
   refused({"-T", "nbd*", "F"}, "-T, --trace is not supported");

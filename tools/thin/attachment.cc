@@ -20,7 +20,6 @@
 namespace underlay::thin {
 namespace {
 
-constexpr uint32_t kSectorBytes = 512;
 constexpr uint32_t kMaxBlockBytes = 4096;  // the smallest page size: the kernel's limit everywhere
 constexpr size_t kFirstReadBytes = 4096;
 constexpr std::chrono::seconds kStopLimit{5};
@@ -57,7 +56,7 @@ std::vector<int> descriptors(const std::vector<DialedExport>& connections) {
 KernelNbdConfig kernel_config(const ImageRecord& image, const DialedExport& dialed) {
   KernelNbdConfig config;
   config.size_bytes = image.size;
-  config.block_size = std::max(kSectorBytes, dialed.min_block);
+  config.block_size = std::max(uint32_t{kSectorBytes}, dialed.min_block);
   // Nothing is ever written to an origin, also when its server would take it.
   config.transmission_flags =
       static_cast<uint16_t>(dialed.transmission_flags | NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY);
@@ -253,7 +252,7 @@ Result<void> check_for_kernel(const std::string& location, const DialedExport& d
                         dialed.min_block, kMaxBlockBytes),
                    location);
   }
-  if (dialed.size_bytes % std::max(kSectorBytes, dialed.min_block) != 0) {
+  if (dialed.size_bytes % std::max<uint64_t>(kSectorBytes, dialed.min_block) != 0) {
     return in_file(fail(ErrorKind::kUnsupported,
                         "the export has {} bytes, no multiple of its minimum block size {}",
                         dialed.size_bytes, dialed.min_block),

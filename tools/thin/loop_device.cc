@@ -3,10 +3,13 @@
 #include <fcntl.h>
 #include <linux/loop.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 
 #include "tools/thin/block_device.h"
 
@@ -79,6 +82,33 @@ Result<LoopDevice> open_loop_device(const std::string& path, bool read_only) {
   const UniqueFd file(::open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC));
   if (!file.valid()) return in_file(fail_errno(errno, "opening it for a loop device"), path);
   return open_loop_device(file.get(), path, read_only);
+}
+
+Result<std::vector<std::string>> loop_devices_of(const std::string& path) {
+  struct stat file {};
+  if (::stat(path.c_str(), &file) != 0) return in_file(fail_errno(errno, "looking at it"), path);
+  std::vector<std::string> devices;
+  std::error_code code;
+  for (std::filesystem::directory_iterator it("/sys/block", code), end; !code && it != end;
+       it.increment(code)) {
+    std::ifstream in(it->path() / "loop/backing_file");
+    std::string backing;
+    struct stat status {};
+    if (std::getline(in, backing) && ::stat(backing.c_str(), &status) == 0 &&
+        status.st_dev == file.st_dev && status.st_ino == file.st_ino) {
+      devices.push_back("/dev/" + it->path().filename().string());
+    }
+  }
+  return devices;
+}
+
+Result<void> grow_loop_device(const std::string& device) {
+  const UniqueFd fd(::open(device.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.valid()) return in_file(fail_errno(errno, "opening the loop device"), device);
+  if (::ioctl(fd.get(), LOOP_SET_CAPACITY, 0) != 0) {
+    return in_file(fail_errno(errno, "making the loop device as large as its file"), device);
+  }
+  return {};
 }
 
 }  // namespace underlay::thin

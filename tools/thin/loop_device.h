@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "io/error.h"
 #include "io/unique_fd.h"
@@ -20,5 +21,10 @@ struct LoopDevice {
 Result<LoopDevice> open_loop_device(int file, const std::string& name, bool read_only);
 // The same of a path.
 Result<LoopDevice> open_loop_device(const std::string& path, bool read_only);
+
+// The loop devices that there are of a file, for whoever must be its only user.
+Result<std::vector<std::string>> loop_devices_of(const std::string& path);
+// Makes an active loop device as large as its file has become.
+Result<void> grow_loop_device(const std::string& device);
 
 }  // namespace underlay::thin

@@ -52,6 +52,10 @@ struct Pending {
   bool operator==(const Pending&) const = default;
 };
 
+// A pool that is being made or removed. A record that still says so when nothing holds the registry
+// was left by a process that died: what there is of the pool has to go, then the record.
+enum class PoolState : uint8_t { kReady, kCreating, kRemoving };
+
 struct PoolRecord {
   std::string name;  // of the pool and of its device in /dev/mapper
   std::string uuid;  // of the device-mapper device
@@ -62,6 +66,7 @@ struct PoolRecord {
   uint32_t block_sectors = 128;
   uint64_t low_water_blocks = 0;
   Discards discards = Discards::kIgnore;
+  PoolState state = PoolState::kReady;
   uint64_t transaction_id = 0;  // the pool's own must be this, or this + 1 with `pending`
   uint32_t next_thin_id = 1;    // never used twice
   std::optional<Pending> pending;

@@ -30,6 +30,18 @@ const char* name_of(Discards discards) {
   return discards == Discards::kIgnore ? "ignore" : "unmap";
 }
 
+const char* name_of(PoolState state) {
+  switch (state) {
+    case PoolState::kReady:
+      return "ready";
+    case PoolState::kCreating:
+      return "creating";
+    case PoolState::kRemoving:
+      return "removing";
+  }
+  return "";
+}
+
 const char* name_of(Pending::Kind kind) {
   switch (kind) {
     case Pending::Kind::kCreate:
@@ -57,6 +69,7 @@ Json json_of(const PoolRecord& pool) {
           {"block_sectors", pool.block_sectors},
           {"low_water_blocks", pool.low_water_blocks},
           {"discards", name_of(pool.discards)},
+          {"state", name_of(pool.state)},
           {"transaction_id", pool.transaction_id},
           {"next_thin_id", pool.next_thin_id},
           {"pending", std::move(pending)}};
@@ -223,6 +236,8 @@ Result<PoolRecord> pool_from(const Json& json, const std::string& where) {
   pool.block_sectors = fields.number<uint32_t>("block_sectors");
   pool.low_water_blocks = fields.number<uint64_t>("low_water_blocks");
   pool.discards = fields.choice("discards", {Discards::kIgnore, Discards::kUnmap});
+  pool.state =
+      fields.choice("state", {PoolState::kReady, PoolState::kCreating, PoolState::kRemoving});
   pool.transaction_id = fields.number<uint64_t>("transaction_id");
   pool.next_thin_id = fields.number<uint32_t>("next_thin_id");
   if (const Json* const pending = fields.optional_object("pending")) {

@@ -14,8 +14,6 @@
 namespace underlay::thin {
 namespace {
 
-constexpr uint64_t kSectorBytes = 512;
-
 Result<void> check_name_is_free(const Registry& registry, const std::string& name) {
   TRY(check_name(name, "volume"));
   if (registry.volume(name) != nullptr || registry.pool(name) != nullptr) {
