@@ -260,10 +260,9 @@ TEST_CASE("the command names the image's format, folders and files") {
   lab.image_.allow_paths = {"/base"};
   const ServerFiles files = lab.files();
   const std::vector<std::string> expected{
-      lab.host_.server, "-t",           "-e",           "0",          "-k",
-      files.socket,     "--handover",   files.handover, "--pid-file", files.pid_file,
-      "--take-over",    files.handover, "--allow-path", "/base",      "-f",
-      "qcow2",          "/image"};
+      lab.host_.server, "-t",         "-e",           "0",           "--handover",
+      files.handover,   "--pid-file", files.pid_file, "--take-over", files.handover,
+      "--allow-path",   "/base",      "-f",           "qcow2",       "/image"};
   CHECK(server_command(lab.host_, lab.image_, StartMode::kTakeOver) == expected);
 }
 

@@ -20,7 +20,8 @@
 namespace underlay::thin {
 namespace {
 
-constexpr uint32_t kMaxBlockBytes = 4096;  // the smallest page size: the kernel's limit everywhere
+constexpr uint32_t kSmallestBlock = 512;
+constexpr uint32_t kLargestBlock = 4096;  // the smallest page size: the kernel's limit everywhere
 constexpr size_t kFirstReadBytes = 4096;
 constexpr std::chrono::seconds kStopLimit{5};
 
@@ -56,7 +57,7 @@ std::vector<int> descriptors(const std::vector<DialedExport>& connections) {
 KernelNbdConfig kernel_config(const ImageRecord& image, const DialedExport& dialed) {
   KernelNbdConfig config;
   config.size_bytes = image.size;
-  config.block_size = std::max(uint32_t{kSectorBytes}, dialed.min_block);
+  config.block_size = std::max(kSmallestBlock, dialed.min_block);
   // Nothing is ever written to an origin, also when its server would take it.
   config.transmission_flags =
       static_cast<uint16_t>(dialed.transmission_flags | NBD_FLAG_HAS_FLAGS | NBD_FLAG_READ_ONLY);
@@ -239,20 +240,20 @@ Result<std::optional<KernelNbdDevice>> find_attachment(const ImageRecord& image)
 }
 
 Result<void> check_for_kernel(const std::string& location, const DialedExport& dialed) {
-  if (dialed.size_bytes == 0 || dialed.size_bytes % kSectorBytes != 0) {
+  if (dialed.size_bytes == 0 || dialed.size_bytes % kSmallestBlock != 0) {
     return in_file(fail(ErrorKind::kUnsupported,
                         "the export has {} bytes; a device needs a multiple of {}, at least one: "
                         "its end would be lost",
-                        dialed.size_bytes, kSectorBytes),
+                        dialed.size_bytes, kSmallestBlock),
                    location);
   }
-  if (!std::has_single_bit(dialed.min_block) || dialed.min_block > kMaxBlockBytes) {
+  if (!std::has_single_bit(dialed.min_block) || dialed.min_block > kLargestBlock) {
     return in_file(fail(ErrorKind::kUnsupported,
                         "the export's minimum block size is {} bytes, and the kernel's limit {}",
-                        dialed.min_block, kMaxBlockBytes),
+                        dialed.min_block, kLargestBlock),
                    location);
   }
-  if (dialed.size_bytes % std::max<uint64_t>(kSectorBytes, dialed.min_block) != 0) {
+  if (dialed.size_bytes % std::max(kSmallestBlock, dialed.min_block) != 0) {
     return in_file(fail(ErrorKind::kUnsupported,
                         "the export has {} bytes, no multiple of its minimum block size {}",
                         dialed.size_bytes, dialed.min_block),

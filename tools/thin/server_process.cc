@@ -115,9 +115,13 @@ ServerFiles server_files(const Host& host, const std::string& image_id, StartMod
 std::vector<std::string> server_command(const Host& host, const ImageRecord& image,
                                         StartMode mode) {
   const ServerFiles files = server_files(host, image.id, mode);
-  std::vector<std::string> command{program_path(host.server), "-t", "-e", "0", "-k", files.socket};
+  std::vector<std::string> command{program_path(host.server), "-t", "-e", "0"};
   command.insert(command.end(), {"--handover", files.handover, "--pid-file", files.pid_file});
-  if (mode == StartMode::kTakeOver) command.insert(command.end(), {"--take-over", files.handover});
+  if (mode == StartMode::kTakeOver) {
+    command.insert(command.end(), {"--take-over", files.handover});
+  } else {
+    command.insert(command.end(), {"-k", files.socket});
+  }
   for (const std::string& folder : image.allow_paths) {
     command.insert(command.end(), {"--allow-path", folder});
   }

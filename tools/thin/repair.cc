@@ -1,0 +1,75 @@
+#include "tools/thin/repair.h"
+
+#include <fcntl.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <csignal>
+
+#include "tools/thin/attachment.h"
+#include "tools/thin/pidfd.h"
+
+namespace underlay::thin {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr size_t kMaxAnswer = 4096;  // fits a pipe: the child never waits to be read
+
+[[noreturn]] void work(const Host& host, const ImageRecord& image, const KernelNbdDevice& device,
+                       pid_t parent, int answer) {
+  if (::prctl(PR_SET_PDEATHSIG, SIGTERM) != 0 || ::getppid() != parent) ::_exit(1);
+  const auto result = without_exceptions([&] { return reconnect(host, image, device); });
+  if (result) ::_exit(0);
+  const std::string text = printable(result.error().to_string(), kMaxAnswer);
+  (void)!::write(answer, text.data(), std::min(text.size(), kMaxAnswer));
+  ::_exit(1);
+}
+
+}  // namespace
+
+Repair::Repair(pid_t pid, UniqueFd pidfd, UniqueFd answer)
+    : pid_(pid), pidfd_(std::move(pidfd)), answer_(std::move(answer)), begun_(Clock::now()) {}
+
+Result<Repair> Repair::begin(const Host& host, const ImageRecord& image,
+                             const KernelNbdDevice& device) {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) return fail_errno(errno, "cannot make a pipe");
+  UniqueFd answer(ends[0]);
+  const UniqueFd said(ends[1]);
+  const pid_t parent = ::getpid();
+  const pid_t pid = ::fork();
+  if (pid < 0) return fail_errno(errno, "cannot fork");
+  if (pid == 0) work(host, image, device, parent, said.get());
+  UniqueFd pidfd(::pidfd_open(pid, 0));
+  if (!pidfd.valid()) {
+    const int error = errno;
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+    return fail_errno(error, "cannot watch a process");
+  }
+  return Repair(pid, std::move(pidfd), std::move(answer));
+}
+
+Result<void> Repair::finish() {
+  int status = 0;
+  pid_t ended = 0;
+  do {
+    ended = ::waitpid(pid_, &status, 0);
+  } while (ended < 0 && errno == EINTR);
+  if (ended != pid_) return fail_errno(errno, "cannot tell how the reconnection ended");
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
+  std::array<char, kMaxAnswer> text{};
+  const ssize_t got = ::read(answer_.get(), text.data(), text.size());
+  if (got <= 0) return fail(ErrorKind::kIo, "the reconnection ended without an answer");
+  return fail(ErrorKind::kIo, "{}", std::string_view(text.data(), static_cast<size_t>(got)));
+}
+
+std::chrono::milliseconds Repair::age() const {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - begun_);
+}
+
+}  // namespace underlay::thin
