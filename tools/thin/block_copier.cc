@@ -22,7 +22,8 @@
 namespace underlay::thin {
 namespace {
 
-constexpr size_t kChunkBytes = 1 << 20;  // read and written at once
+constexpr uint64_t kSectorBytes = 512;
+constexpr uint64_t kChunkBytes = 1 << 20;  // read and written at once
 constexpr uint64_t kPage = 4096;
 
 // Memory at a fixed address, shared: a fork leaves its pages where they are.
@@ -88,8 +89,7 @@ Result<void> write_all(int fd, const std::byte* from, uint64_t offset, uint64_t 
 }
 
 bool all_zero(const std::byte* data, uint64_t length) {
-  return length == 0 ||
-         (data[0] == std::byte{0} && std::memcmp(data, data + 1, length - 1) == 0);
+  return length == 0 || (data[0] == std::byte{0} && std::memcmp(data, data + 1, length - 1) == 0);
 }
 
 Result<uint64_t> logical_block(int fd, const std::string& path) {
@@ -216,6 +216,9 @@ Result<BlockCopier> BlockCopier::open(const VolumeRecord& volume, const ImageRec
   const auto pool = TRY(dm_info(volume.pool));
   if (!pool) return fail(ErrorKind::kUsage, "its pool {} is not active", volume.pool);
 
+  // What the program consists of stays in memory, too. The mapping that is made after this is
+  // sparse and must not be filled.
+  if (::mlockall(MCL_CURRENT) != 0) return fail_errno(errno, "cannot lock the program in memory");
   UniqueFd origin = TRY(open_direct(dm_path(origin_name(image.id)), O_RDONLY));
   UniqueFd file = TRY(make_staging(image.size));
   Mapping staging = TRY(Mapping::make(file.get(), image.size));
@@ -228,7 +231,6 @@ Result<BlockCopier> BlockCopier::open(const VolumeRecord& volume, const ImageRec
                  .internal = true}));
   UniqueFd device = TRY(open_direct(dm_path(name), O_RDWR));
   const uint64_t unit = TRY(logical_block(device.get(), dm_path(name)));
-  // What the program consists of is to stay in memory as well; the sparse mapping is no part of it.
   if (::mlock(chunk.data(), chunk.size()) != 0) return fail_errno(errno, "cannot lock memory");
   const uint64_t bytes = volume.sectors * kSectorBytes;
   return BlockCopier(std::unique_ptr<State>(new State{.volume = volume,

@@ -29,9 +29,8 @@ uint64_t block_count(const BlockRuns& runs) {
 }
 
 BlockRuns normalized(std::vector<MappedRun> runs) {
-  std::sort(runs.begin(), runs.end(), [](const MappedRun& a, const MappedRun& b) {
-    return a.first_block < b.first_block;
-  });
+  std::sort(runs.begin(), runs.end(),
+            [](const MappedRun& a, const MappedRun& b) { return a.first_block < b.first_block; });
   BlockRuns merged;
   for (const MappedRun& run : runs) append(merged, run.first_block, end_of(run));
   return merged;
@@ -106,12 +105,12 @@ BatchPace::BatchPace(uint64_t block_bytes, std::optional<uint64_t> rate) {
   blocks_ = std::clamp<uint64_t>(kFirstBytes / block_bytes, 1, most_);
 }
 
-void BatchPace::paused(std::chrono::microseconds pause) {
+void BatchPace::paused(uint64_t copied, std::chrono::microseconds pause) {
   const auto took = std::max<uint64_t>(1, static_cast<uint64_t>(pause.count()));
   const auto aim =
       static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(kAim).count());
   // Halved at most, doubled at most: one measurement is no law.
-  const uint64_t fitting = blocks_ * aim / took;
+  const uint64_t fitting = copied * aim / took;
   blocks_ = std::clamp(fitting, std::max<uint64_t>(1, blocks_ / 2), blocks_ * 2);
   blocks_ = std::min(blocks_, most_);
 }

@@ -42,8 +42,8 @@ class BatchPace {
   BatchPace(uint64_t block_bytes, std::optional<uint64_t> rate);
 
   uint64_t blocks() const { return blocks_; }
-  // The guest waited for `pause` while that many blocks were copied.
-  void paused(std::chrono::microseconds pause);
+  // The guest waited for `pause` while `copied` blocks were copied.
+  void paused(uint64_t copied, std::chrono::microseconds pause);
 
   static constexpr std::chrono::milliseconds kAim{25};  // half of what is promised
   static constexpr uint64_t kFirstBytes = 1 << 20;
