@@ -154,7 +154,6 @@ Result<CommandLine> parse(const FoundCommand& found) {
                 .style(po::command_line_style::unix_style & ~po::command_line_style::allow_guessing)
                 .run(),
             options);
-  po::notify(options);
   if (options.contains("version")) {
     return text_only(fmt::format("underlay-thin {}\n", UNDERLAY_VERSION));
   }
@@ -162,6 +161,7 @@ Result<CommandLine> parse(const FoundCommand& found) {
     return text_only(command == nullptr ? program_help() : command_help(*command));
   }
   if (command == nullptr) return fail(ErrorKind::kUsage, "a command is missing");
+  po::notify(options);  // only now: --help needs no option that is required
 
   std::vector<std::string> operands;
   if (options.contains("operand")) operands = options["operand"].as<std::vector<std::string>>();

@@ -11,6 +11,8 @@
 
 namespace underlay::thin {
 
+inline constexpr uint64_t kSectorBytes = 512;  // of device-mapper's sectors, whatever a disk has
+
 // How a file of an image looked when the first volume was made on it.
 struct FileStamp {
   std::string path;  // absolute, no symbolic link in it
