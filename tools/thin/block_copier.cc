@@ -22,7 +22,6 @@
 namespace underlay::thin {
 namespace {
 
-constexpr uint64_t kSectorBytes = 512;
 constexpr uint64_t kChunkBytes = 1 << 20;  // read and written at once
 constexpr uint64_t kPage = 4096;
 

@@ -13,7 +13,6 @@
 namespace underlay::thin {
 namespace {
 
-constexpr uint64_t kSectorBytes = 512;
 // The second finds what the first has missed: nothing, unless something else unmaps blocks.
 constexpr int kPasses = 3;
 constexpr std::chrono::milliseconds kNap{20};  // after which a signal is noticed
