@@ -7,14 +7,17 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <thread>
 
 namespace underlay {
 namespace {
 
 constexpr char kReady = 'r';
+constexpr int kTakeTries = 1000;  // one a millisecond
 
 // The parent's part: ends the process with what became of the child. _exit(), because everything
 // that would be flushed or destroyed belongs to the child now.
@@ -51,16 +54,31 @@ bool still_names(const std::string& path, int fd) {
          same_file(by_path, by_fd);
 }
 
-Result<void> lock_whole(int fd) {
+struct flock whole_file() {
   struct flock lock {};
   lock.l_type = F_WRLCK;
   lock.l_whence = SEEK_SET;
-  if (::fcntl(fd, F_SETLK, &lock) == 0) return {};
+  return lock;
+}
+
+// False when `holder` has it locked.
+Result<bool> lock_unless_held_by(int fd, pid_t holder) {
+  struct flock lock = whole_file();
+  if (::fcntl(fd, F_SETLK, &lock) == 0) return true;
   if (errno != EACCES && errno != EAGAIN) return fail_errno(errno, "cannot lock the pid file");
+  if (::fcntl(fd, F_GETLK, &lock) == 0 && lock.l_type != F_UNLCK && lock.l_pid == holder &&
+      holder > 0) {
+    return false;
+  }
   return fail(ErrorKind::kUsage, "another process runs with this pid file");
 }
 
-Result<UniqueFd> open_locked(const std::string& path) {
+struct OpenedPidFile {
+  UniqueFd fd;
+  bool locked = false;
+};
+
+Result<OpenedPidFile> open_unless_held_by(const std::string& path, pid_t holder) {
   while (true) {
     UniqueFd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0644));
     if (!fd.valid()) return fail_errno(errno, "cannot create the pid file");
@@ -69,8 +87,8 @@ Result<UniqueFd> open_locked(const std::string& path) {
     if (!S_ISREG(status.st_mode)) {
       return fail(ErrorKind::kUsage, "--pid-file is no regular file, and would be removed at exit");
     }
-    TRY(lock_whole(fd.get()));
-    if (still_names(path, fd.get())) return fd;
+    const bool locked = TRY(lock_unless_held_by(fd.get(), holder));
+    if (still_names(path, fd.get())) return OpenedPidFile{std::move(fd), locked};
   }
 }
 
@@ -123,17 +141,39 @@ void Daemon::ready(bool keep_stderr) {
 }
 
 Result<PidFile> PidFile::create(const std::string& path) {
-  auto fd = open_locked(path);
-  if (!fd) return in_file(std::move(fd).error(), path);
-  PidFile file(*std::move(fd), path);
-  if (auto written = write_pid(file.fd_.get()); !written) {
-    return in_file(std::move(written).error(), path);
-  }
+  PidFile file = TRY(prepare(path, 0));
+  TRY(file.take());
   return file;
 }
 
+Result<PidFile> PidFile::prepare(const std::string& path, pid_t predecessor) {
+  auto opened = open_unless_held_by(path, predecessor);
+  if (!opened) return in_file(std::move(opened).error(), path);
+  return PidFile(std::move(opened->fd), path, opened->locked);
+}
+
+Result<void> PidFile::take() {
+  // The predecessor lets go of it as soon as it has said that it does.
+  for (int tries = 0; !locked_; ++tries) {
+    const auto locked = lock_unless_held_by(fd_.get(), 0);
+    locked_ = locked.has_value();
+    if (!locked && tries == kTakeTries) return in_file(locked.error(), path_);
+    if (!locked) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  if (auto written = write_pid(fd_.get()); !written) {
+    return in_file(std::move(written).error(), path_);
+  }
+  return {};
+}
+
+FileIdentity PidFile::identity() const {
+  struct stat status {};
+  if (::fstat(fd_.get(), &status) != 0) return {};
+  return {status.st_dev, status.st_ino};
+}
+
 PidFile::~PidFile() {
-  if (fd_.valid() && still_names(path_, fd_.get())) ::unlink(path_.c_str());
+  if (fd_.valid() && locked_ && still_names(path_, fd_.get())) ::unlink(path_.c_str());
 }
 
 }  // namespace underlay

@@ -1,9 +1,12 @@
 // --fork and --pid-file.
 #pragma once
 
+#include <sys/types.h>
+
 #include <string>
 
 #include "io/error.h"
+#include "io/source.h"
 #include "io/unique_fd.h"
 
 namespace underlay {
@@ -31,14 +34,25 @@ class Daemon {
 class PidFile {
  public:
   static Result<PidFile> create(const std::string& path);
+  // For a process that will take the place of `predecessor`, which may hold the file: nothing is
+  // written before take().
+  static Result<PidFile> prepare(const std::string& path, pid_t predecessor);
+  // Locks the file and writes the process ID into it. REQUIRES: prepare()d.
+  Result<void> take();
+  // Leaves the file, unlocked, to the successor.
+  void let_go() { fd_.reset(); }
+  FileIdentity identity() const;
+
   PidFile(PidFile&&) = default;
   PidFile& operator=(PidFile&&) = delete;
   ~PidFile();
 
  private:
-  PidFile(UniqueFd fd, std::string path) : fd_(std::move(fd)), path_(std::move(path)) {}
+  PidFile(UniqueFd fd, std::string path, bool locked)
+      : fd_(std::move(fd)), path_(std::move(path)), locked_(locked) {}
   UniqueFd fd_;
   std::string path_;
+  bool locked_;
 };
 
 }  // namespace underlay

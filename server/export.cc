@@ -10,8 +10,49 @@ namespace underlay {
 
 namespace fs = std::filesystem;
 
-Export::Export(std::string name, std::string description, std::shared_ptr<const Disk> disk)
-    : name_(std::move(name)), description_(std::move(description)), disk_(std::move(disk)) {}
+namespace {
+
+// FNV-1a, 64 bits.
+class Fingerprint {
+ public:
+  void add(std::string_view text) {
+    for (const char c : text) add_byte(static_cast<uint8_t>(c));
+    add(text.size());
+  }
+  void add(uint64_t number) {
+    for (unsigned shift = 0; shift < 64; shift += 8)
+      add_byte(static_cast<uint8_t>(number >> shift));
+  }
+  uint64_t value() const { return value_; }
+
+ private:
+  void add_byte(uint8_t byte) { value_ = (value_ ^ byte) * 0x100000001b3; }
+  uint64_t value_ = 0xcbf29ce484222325;
+};
+
+uint64_t fingerprint_of(const Disk& disk, std::string_view snapshot) {
+  Fingerprint print;
+  print.add(snapshot);
+  print.add(disk.unpadded_size());
+  for (const Layer& layer : disk.layers()) {
+    print.add(layer.reader->size());
+    for (const Source* source : layer.reader->sources()) {
+      const FileIdentity identity = source->identity().value_or(FileIdentity{});
+      print.add(identity.device);
+      print.add(identity.inode);
+    }
+  }
+  return print.value();
+}
+
+}  // namespace
+
+Export::Export(std::string name, std::string description, std::shared_ptr<const Disk> disk,
+               std::string_view snapshot)
+    : name_(std::move(name)),
+      description_(std::move(description)),
+      disk_(std::move(disk)),
+      fingerprint_(fingerprint_of(*disk_, snapshot)) {}
 
 void Export::check_unchanged(Log& log) {
   const Source* replaced = disk_->find_replaced();
@@ -121,6 +162,17 @@ std::vector<std::shared_ptr<Export>> ExportCatalog::in_use() {
   for (const FromFolder& entry : from_folder_) {
     if (auto opened = entry.opened.lock()) exports.push_back(std::move(opened));
   }
+  return exports;
+}
+
+std::vector<std::shared_ptr<Export>> ExportCatalog::with_clients() {
+  std::vector<std::shared_ptr<Export>> exports = in_use();
+  // Held by the catalogue, by this list, and by whom else? Those of a folder only by clients.
+  std::erase_if(exports, [this](const std::shared_ptr<Export>& entry) {
+    const auto found = fixed_.find(entry->name());
+    const bool fixed = found != fixed_.end() && found->second == entry;
+    return entry.use_count() <= (fixed ? 2 : 1);
+  });
   return exports;
 }
 

@@ -12,13 +12,16 @@
 #include "io/confined_open.h"
 #include "io/log.h"
 #include "server/handshake.h"
+#include "server/session_state.h"
 
 namespace underlay {
 
 // A disk as clients see it. Thread-safe.
 class Export {
  public:
-  Export(std::string name, std::string description, std::shared_ptr<const Disk> disk);
+  // `snapshot`: which of the image's contents it is, as the operator asked for it.
+  Export(std::string name, std::string description, std::shared_ptr<const Disk> disk,
+         std::string_view snapshot = {});
 
   ExportDescription describe() const {
     return {.name = name_, .description = description_, .size = size()};
@@ -26,6 +29,12 @@ class Export {
   const std::string& name() const { return name_; }
   uint64_t size() const { return disk_->size(); }
   const Disk& disk() const { return *disk_; }
+
+  // Its size, and a number of its files, where it begins in them and the snapshot. The content of
+  // two exports is the same when this is, as long as no file has changed.
+  ExportContent content() const {
+    return {.name = name_, .size = size(), .fingerprint = fingerprint_};
+  }
 
   // True once a file of the image was found changed: reads then fail, since old and new content
   // must not be mixed.
@@ -37,6 +46,7 @@ class Export {
   const std::string name_;
   const std::string description_;
   const std::shared_ptr<const Disk> disk_;
+  const uint64_t fingerprint_;
   std::atomic<bool> changed_ = false;
   std::atomic<bool> replaced_ = false;  // it has been said
 };
@@ -63,6 +73,8 @@ class ExportCatalog {
   std::vector<ExportDescription> list() const;
   // Of every export in use.
   void check_unchanged();
+  // The exports that clients have at this moment, maybe one that a client is just leaving.
+  std::vector<std::shared_ptr<Export>> with_clients();
 
  private:
   struct FromFolder {

@@ -330,6 +330,11 @@ void Handshake::begin_transmission(const ExportDescription& found) {
   need_ = Need::kDone;
 }
 
+void Handshake::adopt(const Negotiated& negotiated) {
+  negotiated_ = negotiated;
+  need_ = Need::kDone;
+}
+
 uint16_t Handshake::transmission_flags() const {
   // FLUSH and FUA ask nothing of a read-only server, and clients that saw them may send them.
   uint16_t flags =

@@ -63,6 +63,9 @@ class Handshake {
   // rest is the client's first requests. REQUIRES: need() == kInput.
   size_t feed(ByteSpan in, WireBuffer& out);
 
+  // Instead of all that: another process has negotiated with this client. need() is kDone then.
+  void adopt(const Negotiated& negotiated);
+
   Need need() const { return need_; }
   const std::string& wanted_export() const { return wanted_; }
   const Negotiated& negotiated() const { return negotiated_; }

@@ -53,6 +53,18 @@ inline constexpr unsigned kStatusSteps = 64 << 10;  // map() calls for one reply
 inline constexpr std::chrono::milliseconds kShutdownTime{5'000};
 inline constexpr std::chrono::milliseconds kHardShutdownTime{15'000};
 
+// Handing over to a successor. It opens the exports that are in use while the old server serves on.
+inline constexpr std::chrono::milliseconds kSuccessorOpens{60'000};
+// Then: for clients in their handshake to finish it, before anybody has to wait...
+inline constexpr std::chrono::milliseconds kHandoverSettle{500};
+// ...for requests that are under way; a client that does not let them be finished stays behind...
+inline constexpr std::chrono::milliseconds kHandoverPause{1'000};
+// ...and for all to arrive, and be confirmed. Nobody is served in that time.
+inline constexpr std::chrono::milliseconds kHandoverTransfer{5'000};
+// How long the successor waits for the old server's next word. Longer than all of the above but
+// the first, so that the old server is the one to give up.
+inline constexpr std::chrono::milliseconds kHandoverAnswer{20'000};
+
 // How often files are looked at for changes.
 inline constexpr std::chrono::milliseconds kChangeCheck{1'000};
 

@@ -74,23 +74,33 @@ Result<ListenSocket> adopt(int fd) {
 
 // ---- Unix ----
 
+// What a Unix socket is for.
+struct UnixSocketKind {
+  int type = SOCK_STREAM;
+  std::string_view option = "-k";   // for messages
+  std::optional<mode_t> mode = {};  // of its file; none: what the umask leaves
+};
+
 // Does anybody listen on the socket file? REQUIRES: `address` is of a path that is a socket.
 Result<bool> is_listened_on(const sockaddr_un& address, const std::string& path) {
   const UniqueFd probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!probe.valid()) return fail_errno(errno, "cannot make a socket");
   const auto* generic = reinterpret_cast<const sockaddr*>(&address);
   if (::connect(probe.get(), generic, sizeof(address)) == 0) return true;
-  if (errno == EAGAIN) return true;  // its queue is full: somebody is only slow
+  if (errno == EAGAIN) return true;      // its queue is full: somebody is only slow
+  if (errno == EPROTOTYPE) return true;  // a socket of another type lives there
   if (errno == ECONNREFUSED || errno == ENOENT) return false;
   return in_file(fail_errno(errno, "cannot tell whether somebody listens on this socket"), path);
 }
 
-Result<void> remove_stale_socket(const sockaddr_un& address, const std::string& path) {
+Result<void> remove_stale_socket(const sockaddr_un& address, const std::string& path,
+                                 std::string_view option) {
   struct stat status {};
   if (::lstat(path.c_str(), &status) != 0) return {};  // bind() will say what is wrong
   if (!S_ISSOCK(status.st_mode)) {
-    return in_file(fail(ErrorKind::kUsage, "exists and is no socket: choose another path for -k"),
-                   path);
+    return in_file(
+        fail(ErrorKind::kUsage, "exists and is no socket: choose another path for {}", option),
+        path);
   }
   if (TRY(is_listened_on(address, path))) {
     return in_file(fail_errno(EADDRINUSE, "another program listens on this socket"), path);
@@ -99,20 +109,24 @@ Result<void> remove_stale_socket(const sockaddr_un& address, const std::string& 
   return in_file(fail_errno(errno, "cannot remove the socket that nobody listens on"), path);
 }
 
-Result<ListenSocket> listen_unix(const std::string& path) {
+Result<ListenSocket> listen_unix(const std::string& path, const UnixSocketKind& kind) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   constexpr size_t kMaxPathBytes = sizeof(address.sun_path) - 1;
   if (path.size() > kMaxPathBytes) {
-    return fail(ErrorKind::kUsage, "-k: the socket path has {} bytes, and the limit is {}: \"{}\"",
-                path.size(), kMaxPathBytes, printable(path, 200));
+    return fail(ErrorKind::kUsage, "{}: the socket path has {} bytes, and the limit is {}: \"{}\"",
+                kind.option, path.size(), kMaxPathBytes, printable(path, 200));
   }
   std::memcpy(address.sun_path, path.data(), path.size());
-  TRY(remove_stale_socket(address, path));
+  TRY(remove_stale_socket(address, path, kind.option));
 
   ListenSocket socket;
-  socket.fd.reset(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  socket.fd.reset(::socket(AF_UNIX, kind.type | SOCK_CLOEXEC, 0));
   if (!socket.fd.valid()) return fail_errno(errno, "cannot make a socket");
+  // The file takes the mode from the socket: nobody else can connect, not even for a moment.
+  if (kind.mode && ::fchmod(socket.fd.get(), *kind.mode) != 0) {
+    return fail_errno(errno, "cannot set the mode of a socket");
+  }
   const auto* generic = reinterpret_cast<const sockaddr*>(&address);
   if (::bind(socket.fd.get(), generic, sizeof(address)) != 0) {
     return in_file(fail_errno(errno, "cannot create the socket"), path);
@@ -200,6 +214,18 @@ Result<std::vector<ListenSocket>> listen_tcp_all(const std::string& host, const 
 
 }  // namespace
 
+SocketFile::SocketFile(std::string path) : path_(std::move(path)) {
+  struct stat status {};
+  if (::lstat(path_.c_str(), &status) == 0) identity_ = {status.st_dev, status.st_ino};
+}
+
+SocketFile::~SocketFile() {
+  if (path_.empty()) return;
+  struct stat now {};
+  if (::lstat(path_.c_str(), &now) != 0) return;
+  if (FileIdentity{now.st_dev, now.st_ino} == identity_) ::unlink(path_.c_str());
+}
+
 Result<std::vector<ListenSocket>> inherited_sockets(bool address_given) {
   const std::optional<int> pid = number_in_environment("LISTEN_PID");
   const std::optional<int> count = number_in_environment("LISTEN_FDS");
@@ -207,8 +233,10 @@ Result<std::vector<ListenSocket>> inherited_sockets(bool address_given) {
   if (!pid || *pid != ::getpid() || !count) return sockets;  // meant for another process
   for (const char* name : {"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"}) ::unsetenv(name);
   if (address_given) {
-    return fail(ErrorKind::kUsage,
-                "systemd handed sockets over (LISTEN_FDS): -k, -b and -p cannot be given as well");
+    return fail(
+        ErrorKind::kUsage,
+        "systemd handed sockets over (LISTEN_FDS): -k, -b, -p and --take-over cannot be given "
+        "as well");
   }
   for (int i = 0; i < *count; ++i) sockets.push_back(TRY(adopt(kFirstInheritedFd + i)));
   return sockets;
@@ -217,8 +245,12 @@ Result<std::vector<ListenSocket>> inherited_sockets(bool address_given) {
 Result<std::vector<ListenSocket>> open_listen_sockets(const Options& options) {
   if (options.socket_path.empty()) return listen_tcp_all(options.bind_address, options.port);
   std::vector<ListenSocket> sockets;
-  sockets.push_back(TRY(listen_unix(options.socket_path)));
+  sockets.push_back(TRY(listen_unix(options.socket_path, {})));
   return sockets;
+}
+
+Result<ListenSocket> open_handover_socket(const std::string& path) {
+  return listen_unix(path, {.type = SOCK_SEQPACKET, .option = "--handover", .mode = 0600});
 }
 
 }  // namespace underlay

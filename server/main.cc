@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <exception>
 #include <filesystem>
@@ -20,6 +21,7 @@
 #include "server/list_exports.h"
 #include "server/listen_sockets.h"
 #include "server/options.h"
+#include "server/predecessor.h"
 #include "server/server.h"
 #include "server/usage.h"
 
@@ -38,7 +40,8 @@ Result<void> open_exports(const Options& options, const NamedFiles& files, Cache
     open.start = options.offset;
     OpenedDisk opened = TRY(open_disk(wanted.path, open, files, caches));
     for (const std::string& warning : opened.warnings) log.warn(warning);
-    catalog.add(std::make_shared<Export>(wanted.name, options.description, std::move(opened.disk)));
+    catalog.add(std::make_shared<Export>(wanted.name, options.description, std::move(opened.disk),
+                                         open.image.snapshot.value_or("")));
   }
   std::error_code error;
   if (!options.directory.empty() && !std::filesystem::is_directory(options.directory, error)) {
@@ -53,6 +56,66 @@ unsigned ring_count(const Options& options) {
   const unsigned wanted = options.threads != 0 ? options.threads : core_count();
   // A connection lives on one thread: more threads than clients would only cost memory.
   return options.max_clients == 0 ? wanted : std::min(wanted, options.max_clients);
+}
+
+// Takes the place of the server that listens at --take-over. Until that has said so, a failure
+// leaves everything as it is.
+Result<void> take_over(const Options& options, ExportCatalog& catalog, Log& log, Server& server) {
+  Predecessor predecessor = TRY(Predecessor::connect(options.take_over, server.signal_fd()));
+  std::optional<PidFile> pid_file;
+  std::optional<ListenSocket> for_successor;
+  std::chrono::steady_clock::time_point paused;  // since when clients wait
+  const auto take = [&]() -> Result<Inheritance> {
+    TRY(predecessor.open_exports(catalog));
+    if (!options.pid_file.empty()) {
+      pid_file.emplace(TRY(PidFile::prepare(options.pid_file, predecessor.pid())));
+    }
+    if (!options.handover.empty() && options.handover != options.take_over) {
+      for_successor = TRY(open_handover_socket(options.handover));
+    }
+    paused = std::chrono::steady_clock::now();
+    TRY(predecessor.receive(catalog));
+    return predecessor.take(pid_file ? pid_file->identity() : FileIdentity{});
+  };
+  auto inheritance = take();
+  if (!inheritance) {
+    predecessor.tell(inheritance.error());
+    return Failure(std::move(inheritance).error());
+  }
+  if (options.handover == options.take_over && !inheritance->for_successor.empty()) {
+    for_successor = std::move(inheritance->for_successor.front());
+  }
+  inheritance->for_successor.clear();
+  const std::chrono::duration<double, std::milli> waited =
+      std::chrono::steady_clock::now() - paused;
+  log.detail(fmt::format("took over {} clients, who had to wait for {:.1f} ms",
+                         inheritance->sessions.size(), waited.count()));
+  server.inherit(*std::move(inheritance));
+  if (for_successor) server.listen_for_successor(*std::move(for_successor));
+  if (pid_file) {
+    // The clients are here: a pid file that is out of order does not turn them away.
+    if (const auto taken = pid_file->take(); !taken) log.error(taken.error().to_string());
+    server.hold(*std::move(pid_file));
+  }
+  return {};
+}
+
+// Opens everything that clients come to. `inherited`: sockets of systemd; without any, and when one
+// is needed, the options say where to listen.
+Result<void> listen(const Options& options, std::vector<ListenSocket> inherited, bool needs_address,
+                    Log& log, Server& server) {
+  Inheritance own;
+  own.sockets = std::move(inherited);
+  if (own.sockets.empty() && needs_address) own.sockets = TRY(open_listen_sockets(options));
+  for (const ListenSocket& socket : own.sockets) {
+    log.detail(fmt::format("listening on {}", socket.address));
+  }
+  server.inherit(std::move(own));
+  if (!options.handover.empty()) {
+    server.listen_for_successor(TRY(open_handover_socket(options.handover)));
+  }
+  if (!options.pid_file.empty()) server.hold(TRY(PidFile::create(options.pid_file)));
+  return {};
 }
 
 // Serves until the device is disconnected, or a signal asks to stop: then it is disconnected.
@@ -90,21 +153,15 @@ Result<void> serve(const Options& options, std::vector<ListenSocket> inherited,
       caches, log);
   TRY(open_exports(options, files, caches, log, catalog));
 
-  std::vector<ListenSocket> sockets = std::move(inherited);
-  if (sockets.empty() && (!device || options.address_given)) {
-    sockets = TRY(open_listen_sockets(options));
-  }
-  for (const ListenSocket& socket : sockets) {
-    log.detail(fmt::format("listening on {}", socket.address));
-  }
   const ServerConfig config{.threads = ring_count(options),
                             .workers = std::max(2u, core_count()),
                             .max_clients = options.max_clients,
                             .persistent = options.persistent && !device,
                             .allocation_depth = options.allocation_depth};
-  const auto server = TRY(Server::create(config, catalog, std::move(sockets), log));
-  std::optional<PidFile> pid_file;
-  if (!options.pid_file.empty()) pid_file.emplace(TRY(PidFile::create(options.pid_file)));
+  const auto server = TRY(Server::create(config, catalog, log));
+  const bool needs_address = !device || options.address_given;
+  TRY(options.take_over.empty() ? listen(options, std::move(inherited), needs_address, log, *server)
+                                : take_over(options, catalog, log, *server));
   const auto ready = [&] {
     if (daemon) daemon->ready(options.verbose);
   };
@@ -121,7 +178,8 @@ Result<void> serve(const Options& options, std::vector<ListenSocket> inherited,
 
 Result<void> start_serving(const Options& options) {
   // Before the fork: systemd names the process that it started.
-  std::vector<ListenSocket> inherited = TRY(inherited_sockets(options.address_given));
+  std::vector<ListenSocket> inherited =
+      TRY(inherited_sockets(options.address_given || !options.take_over.empty()));
   const bool device = !options.device.empty();
   if (device && !inherited.empty()) {
     return fail(ErrorKind::kUsage,

@@ -202,6 +202,14 @@ Result<void> read_exports(const GivenOptions& given, Options& options) {
   return {};
 }
 
+// The path of a socket between a server and its successor; "" when the option was not given.
+Result<std::string> handover_path(const GivenOptions& given, std::string_view name) {
+  const std::string path = given.last_or(name, "");
+  if (!given.has(name) || path.starts_with('/')) return path;
+  return fail(ErrorKind::kUsage, "--{}: socket path \"{}\" must be absolute", name,
+              printable(path, 200));
+}
+
 Result<void> read_service(const GivenOptions& given, Options& options) {
   constexpr uint64_t kMaxClients = std::numeric_limits<int>::max();
   options.max_clients =
@@ -211,6 +219,13 @@ Result<void> read_service(const GivenOptions& given, Options& options) {
   options.pid_file = given.last_or("pid-file", "");
   if (given.has("pid-file") && options.pid_file.empty()) {
     return fail(ErrorKind::kUsage, "--pid-file: the file's name is empty");
+  }
+  options.handover = TRY(handover_path(given, "handover"));
+  options.take_over = TRY(handover_path(given, "take-over"));
+  if (given.has("connect") && (given.has("handover") || given.has("take-over"))) {
+    return fail(ErrorKind::kUsage,
+                "-c disconnects its device when this process ends, so --handover and --take-over "
+                "do not go with it: attach the device with underlay-thin");
   }
   if (given.has("cluster-cache")) {
     options.caches.clusters = TRY(cache_bytes("--cluster-cache", given.last("cluster-cache")));

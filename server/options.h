@@ -41,6 +41,8 @@ struct Options {
   std::string pid_file;      // --pid-file, "" = none
   bool verbose = false;      // -v
   Caches::Budget caches;     // --cluster-cache, --table-cache
+  std::string handover;      // --handover: absolute path, "" = none
+  std::string take_over;     // --take-over: the same; then the address is not used
   unsigned threads = 0;      // --threads: rings, at most one a client; 0 = one for each processor
 };
 

@@ -38,7 +38,7 @@ Server::Server(const ServerConfig& config, ExportCatalog& catalog, Log& log,
       workers_(std::max(1u, config.workers)) {}
 
 Result<std::unique_ptr<Server>> Server::create(const ServerConfig& config, ExportCatalog& catalog,
-                                               std::vector<ListenSocket> sockets, Log& log) {
+                                               Log& log) {
   // Before the workers start: they inherit the mask.
   sigset_t signals;
   sigemptyset(&signals);
@@ -52,9 +52,6 @@ Result<std::unique_ptr<Server>> Server::create(const ServerConfig& config, Expor
   auto ring = TRY(Ring::create());
   std::unique_ptr<Server> server(new Server(config, catalog, log, std::move(ring)));
   server->signals_ = std::move(signal_fd);
-  for (ListenSocket& socket : sockets) {
-    server->acceptors_.push_back(std::make_unique<Acceptor>(*server, std::move(socket)));
-  }
   const ServingContext context{.workers = server->workers_,
                                .catalog = catalog,
                                .reply_memory = server->reply_memory_,
@@ -73,6 +70,7 @@ void Server::run() {
   on_signal(0);
   ring_->timeout(limits::kChangeCheck, tick_time_, tick_);
   accept_more();
+  if (handover_) handover_->start();
   const Result<void> served = ring_->run();
   if (!served) thread_failed(served.error());
 }
@@ -82,6 +80,7 @@ void Server::accept_more() {
   const unsigned limit = config_.max_clients == 0
                              ? limits::kConnections
                              : std::min(config_.max_clients, limits::kConnections);
+  if (pausing_ != Pausing::kNo) return;
   while (!stopping_ && clients_ < limit && !early_.empty()) {
     ++clients_;
     threads_[next_thread_++ % threads_.size()]->adopt(std::move(early_.front()));
@@ -109,6 +108,7 @@ void Server::on_accepted(Acceptor& acceptor, int result) {
     accept_paused_ = true;
     ring_->timeout(kAcceptPause, pause_time_, accept_pause_);
   }
+  settle_when_none_is_accepted();
   accept_more();
 }
 
@@ -163,9 +163,15 @@ void Server::take_ended() {
     negotiated = std::exchange(negotiated_ended_, false);
   }
   clients_ -= ended;
-  if (clients_ == 0 && negotiated && !config_.persistent) stop();
+  one_has_left_ = one_has_left_ || negotiated;
+  stop_when_left();
   stop_when_empty();
   accept_more();
+}
+
+void Server::stop_when_left() {
+  if (pausing_ != Pausing::kNo || clients_ > 0) return;
+  if (std::exchange(one_has_left_, false) && !config_.persistent) stop();
 }
 
 void Server::memory_is_short() {
@@ -182,6 +188,7 @@ void Server::thread_failed(const Error& error) {
 void Server::stop() {
   if (stopping_) return;
   stopping_ = true;
+  if (handover_) handover_->give_up("the running server has been asked to end");
   for (const auto& acceptor : acceptors_) {
     if (acceptor->waiting) ring_->cancel(*acceptor);
   }
@@ -193,11 +200,15 @@ void Server::stop() {
 void Server::on_hard_shutdown(int) {
   log_.error("a file does not answer: ending without it");
   acceptors_.clear();  // removes the socket files
+  handover_.reset();
+  pid_file_.reset();
   std::_Exit(EXIT_FAILURE);
 }
 
 void Server::stop_when_empty() {
-  if (stopping_ && clients_ == 0 && !checking_files_) ring_->stop();
+  const bool busy =
+      checking_files_ || checking_exports_ || (handover_ && handover_->successor_settles());
+  if (stopping_ && clients_ == 0 && !busy) ring_->stop();
 }
 
 }  // namespace underlay

@@ -6,13 +6,16 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "io/log.h"
 #include "io/ring.h"
 #include "io/unique_fd.h"
 #include "io/worker_pool.h"
+#include "server/daemon.h"
 #include "server/export.h"
+#include "server/handover.h"
 #include "server/listen_sockets.h"
 #include "server/serving_thread.h"
 
@@ -26,13 +29,31 @@ struct ServerConfig {
   bool allocation_depth = false;
 };
 
-class Server final : private ServingOwner {
+// What a server takes over from the one before it.
+struct Inheritance {
+  std::vector<ListenSocket> sockets;
+  std::vector<ListenSocket> for_successor;  // where the next successor comes to: at most one
+  std::vector<UniqueFd> waiting;            // clients that have connected and were not greeted
+  std::vector<InheritedSession> sessions;
+};
+
+class Server final : private ServingOwner, private HandoverHost {
  public:
   // Takes SIGTERM, SIGINT and SIGHUP for itself. `catalog` and `log` outlive the server. Call it
   // before any other thread is started.
   static Result<std::unique_ptr<Server>> create(const ServerConfig& config, ExportCatalog& catalog,
-                                                std::vector<ListenSocket> sockets, Log& log);
-  // Before run(): a client that is connected already. It counts for max_clients.
+                                                Log& log);
+  // All of these only before run().
+  // Serves the clients that come to these sockets, and those of another process, which serves them
+  // no longer.
+  void inherit(Inheritance inheritance);
+  // Listens there for a successor, to which all is handed over; run() returns then.
+  void listen_for_successor(ListenSocket socket);
+  // Keeps the file until the server ends, or leaves it to a successor that writes to it.
+  void hold(PidFile pid_file) { pid_file_.emplace(std::move(pid_file)); }
+  // Readable once a signal asks the server to stop.
+  int signal_fd() const { return signals_.get(); }
+  // A client that is connected already. It counts for max_clients.
   void adopt(UniqueFd client) { early_.push_back(std::move(client)); }
 
   // Serves until a signal asks to stop, or the last client has left and the server is not
@@ -61,7 +82,23 @@ class Server final : private ServingOwner {
   void take_ended();
   void stop();
   void stop_when_empty();
+  void stop_when_left();
   void on_hard_shutdown(int result);
+
+  // Handing over.
+  std::vector<ExportContent> exports_with_clients() override;
+  void pause_all() override;
+  void resume_all() override;
+  void verify() override;
+  void released(FileIdentity pid_file) override;
+  void successor_settled() override { stop_when_empty(); }
+  void settle_when_none_is_accepted();
+  void take_step(PauseStep step);
+  void take_answers();
+  void hand_over_all();
+  void check_exports();
+  void exports_checked();
+  void thread_answers(PauseAnswer answer) override;
 
   void session_ended(bool was_negotiated) override;
   [[noreturn]] void thread_failed(const Error& error) override;
@@ -71,6 +108,8 @@ class Server final : private ServingOwner {
   ExportCatalog& catalog_;
   Log& log_;
   ByteBudget reply_memory_;
+  std::optional<PidFile> pid_file_;
+  std::unique_ptr<Handover> handover_;  // without --handover: none
   // Destroyed in reverse: the workers, which post to the rings, end before these do.
   std::unique_ptr<Ring> ring_;
   std::vector<std::unique_ptr<ServingThread>> threads_;
@@ -78,10 +117,18 @@ class Server final : private ServingOwner {
   std::vector<std::unique_ptr<Acceptor>> acceptors_;
   size_t next_thread_ = 0;
   unsigned clients_ = 0;
+  bool one_has_left_ = false;   // of those that had finished their handshake, since there were none
   std::deque<UniqueFd> early_;  // adopted, or accepted on several sockets beyond -e: they wait
   bool stopping_ = false;
   bool accept_paused_ = false;
   bool checking_files_ = false;
+  bool checking_exports_ = false;
+
+  enum class Pausing : uint8_t { kNo, kAccepting, kSettling, kPausing, kPaused };
+  Pausing pausing_ = Pausing::kNo;
+  uint64_t handover_number_ = 0;  // tells late answers of the threads from those that count
+  size_t answers_taken_ = 0;      // threads that are done with the step at hand
+  std::vector<PausedSession> paused_;
 
   UniqueFd signals_;
   signalfd_siginfo signal_{};
@@ -95,10 +142,14 @@ class Server final : private ServingOwner {
   MethodTask<&Server::check_files> check_task_{*this};
   MethodTask<&Server::files_checked> checked_task_{*this};
   MethodTask<&Server::take_ended> ended_task_{*this};
+  MethodTask<&Server::take_answers> answer_task_{*this};
+  MethodTask<&Server::check_exports> check_exports_task_{*this};
+  MethodTask<&Server::exports_checked> exports_checked_task_{*this};
 
   std::mutex mutex_;
-  unsigned ended_ = 0;             // under mutex_: sessions that have ended, not yet counted
-  bool negotiated_ended_ = false;  // under mutex_: one of them had finished its handshake
+  unsigned ended_ = 0;                // under mutex_: sessions that have ended, not yet counted
+  std::vector<PauseAnswer> answers_;  // under mutex_
+  bool negotiated_ended_ = false;     // under mutex_: one of them had finished its handshake
 };
 
 }  // namespace underlay

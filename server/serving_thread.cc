@@ -12,7 +12,11 @@ Result<std::unique_ptr<ServingThread>> ServingThread::create(const ServingContex
 
 ServingThread::ServingThread(const ServingContext& context, ServingOwner& owner,
                              std::unique_ptr<Ring> ring)
-    : context_(context), owner_(owner), ring_(std::move(ring)), buffers_(context.reply_memory) {}
+    : context_(context),
+      owner_(owner),
+      ring_(std::move(ring)),
+      buffers_(context.reply_memory),
+      still_deadline_(*ring_, [this] { time_is_up(); }) {}
 
 ServingThread::~ServingThread() {
   if (!thread_.joinable()) return;
@@ -33,16 +37,40 @@ void ServingThread::adopt(UniqueFd socket) {
   {
     const std::lock_guard lock(mutex_);
     adopted_.push_back(std::move(socket));
-    if (adopted_.size() > 1) return;  // the task is on its way
+    if (adopted_.size() + inherited_.size() > 1) return;  // the task is on its way
   }
   ring_->post(adopt_task_);
 }
 
+void ServingThread::inherit(InheritedSession session) {
+  {
+    const std::lock_guard lock(mutex_);
+    inherited_.push_back(std::move(session));
+    if (adopted_.size() + inherited_.size() > 1) return;  // the task is on its way
+  }
+  ring_->post(adopt_task_);
+}
+
+Session& ServingThread::add_session(UniqueFd socket) {
+  SessionHost& host = *this;
+  auto session = std::make_unique<Session>(host, std::move(socket));
+  Session* added = session.get();
+  sessions_.emplace(added, std::move(session));
+  return *added;
+}
+
 void ServingThread::take_adopted() {
   std::vector<UniqueFd> sockets;
+  std::vector<InheritedSession> inherited;
   {
     const std::lock_guard lock(mutex_);
     sockets = std::exchange(adopted_, {});
+    inherited = std::exchange(inherited_, {});
+  }
+  for (InheritedSession& session : inherited) {
+    Session& added = add_session(std::move(session.socket));
+    added.adopt(std::move(session.state), std::move(session.exported));
+    if (shutting_down_) added.shut_down();
   }
   for (UniqueFd& socket : sockets) {
     if (shutting_down_) {
@@ -50,19 +78,18 @@ void ServingThread::take_adopted() {
       owner_.session_ended(false);
       continue;
     }
-    SessionHost& host = *this;
-    auto session = std::make_unique<Session>(host, std::move(socket));
-    Session* started = session.get();
-    sessions_.emplace(started, std::move(session));
-    started->start();
+    add_session(std::move(socket)).start();
   }
 }
 
 void ServingThread::session_ended(Session& session) {
   const bool was_negotiated = session.was_negotiated();
+  pausing_.erase(&session);
   sessions_.erase(&session);
   if (shutting_down_ && sessions_.empty()) ring_->cancel(shutdown_deadline_);
   owner_.session_ended(was_negotiated);
+  check_settled();
+  check_paused();
 }
 
 void ServingThread::shut_down() { ring_->post(shutdown_task_); }

@@ -6,12 +6,14 @@
 #include <mutex>
 #include <thread>
 #include <unordered_map>
+#include <unordered_set>
 #include <vector>
 
 #include "io/buffer_pool.h"
 #include "io/log.h"
 #include "io/ring.h"
 #include "io/worker_pool.h"
+#include "server/deadline.h"
 #include "server/export.h"
 #include "server/session.h"
 
@@ -26,6 +28,34 @@ struct ServingContext {
   HandshakeOffer offer;
 };
 
+// A client of another process, which serves it no longer.
+struct InheritedSession {
+  UniqueFd socket;
+  SessionState state;
+  std::shared_ptr<Export> exported;
+};
+
+// A client that waits for another process to serve it.
+struct PausedSession {
+  int socket = -1;  // open until PauseStep::kResume or kHandOver
+  SessionState state;
+};
+
+// How a hand-over brings the sessions of a thread to a standstill.
+enum class PauseStep : uint8_t {
+  kSettle,    // wait until no session is in its handshake, or the time is up; sessions go on
+  kPause,     // then pause those in transmission; who does not come to rest in time goes on
+  kResume,    // at any time: all go on
+  kHandOver,  // after kPause: those that are paused end here, another process has them now
+};
+
+// What a thread says when it is done with kSettle or kPause.
+struct PauseAnswer {
+  uint64_t handover = 0;  // its number
+  PauseStep step{};
+  std::vector<PausedSession> sessions;  // after kPause
+};
+
 // Who is told, on the serving thread, that a session is over, and how the thread itself ended.
 class ServingOwner {
  public:
@@ -34,6 +64,8 @@ class ServingOwner {
   virtual void thread_failed(const Error& error) = 0;
   // Reply memory, which all threads share, is used up. Called often.
   virtual void memory_is_short() = 0;
+  // After Step::kSettle and Step::kPause of the hand-over `number`.
+  virtual void thread_answers(PauseAnswer answer) = 0;
 };
 
 class ServingThread final : private SessionHost {
@@ -47,17 +79,34 @@ class ServingThread final : private SessionHost {
   void start();
   // Any thread: serves a client that has connected.
   void adopt(UniqueFd socket);
+  // Any thread: goes on with a session of another process.
+  void inherit(InheritedSession session);
   // Any thread: ends all sessions in an orderly way, after limits::kShutdownTime in any way.
   void shut_down();
   // Any thread, often: closes clients that do not read their replies.
   void close_unread();
 
+  // Any thread: a step of the hand-over `number`, each but kResume once the owner has heard of the
+  // one before. No client is adopted between kSettle and kResume or kHandOver.
+  void take_step(PauseStep step, uint64_t number);
+
  private:
   ServingThread(const ServingContext& context, ServingOwner& owner, std::unique_ptr<Ring> ring);
   void serve();
   void take_adopted();
+  Session& add_session(UniqueFd socket);
   void begin_shutdown();
   void look_for_unread();
+  void take_steps();
+  void begin_settle();
+  void check_settled();
+  void begin_pause();
+  void check_paused();
+  void time_is_up();
+  void end_pause();
+  void end_settle();
+  void resume_sessions();
+  void hand_over_sessions();
   void on_shutdown_deadline(int result);
 
   Ring& ring() override { return *ring_; }
@@ -68,6 +117,9 @@ class ServingThread final : private SessionHost {
   HandshakeOffer offer() const override { return context_.offer; }
   void session_ended(Session& session) override;
   void memory_is_short() override { owner_.memory_is_short(); }
+  void handshake_ended() override { check_settled(); }
+  void session_paused(Session& session) override;
+  void session_stays(Session& session) override;
 
   const ServingContext context_;
   ServingOwner& owner_;
@@ -83,8 +135,22 @@ class ServingThread final : private SessionHost {
   MethodTask<&ServingThread::look_for_unread> unread_task_{*this};
   MethodCompletion<&ServingThread::on_shutdown_deadline> shutdown_deadline_{*this};
 
+  enum class Still : uint8_t { kNo, kSettling, kSettled, kPausing, kPaused };
+  Still still_ = Still::kNo;
+  std::unordered_set<Session*> pausing_;  // asked to pause, not paused yet
+  std::vector<Session*> paused_;
+  Deadline still_deadline_;
+  uint64_t handover_ = 0;  // the number of the one that still_ belongs to
+  MethodTask<&ServingThread::take_steps> step_task_{*this};
+
   std::mutex mutex_;
-  std::vector<UniqueFd> adopted_;  // under mutex_; not yet sessions
+  std::vector<UniqueFd> adopted_;            // under mutex_; not yet sessions
+  std::vector<InheritedSession> inherited_;  // the same
+  struct Step {
+    PauseStep step{};
+    uint64_t handover = 0;
+  };
+  std::vector<Step> steps_;  // under mutex_; not yet taken
 
   std::thread thread_;
 };

@@ -1,5 +1,5 @@
 // The connection itself: receiving, sending, the handshake, the end. What requests do is in
-// session_requests.cc.
+// session_requests.cc, pausing in session_pause.cc.
 #include "server/session.h"
 
 #include <algorithm>
@@ -56,13 +56,14 @@ void Session::pump() {
                           finished_operations_.empty() && queue_.unsent() == 0;
     if (phase_ == Phase::kDraining && answered) close();
   }
+  settle_pause();
   end_if_idle();
 }
 
 // Whatever the client says next has to wait.
 bool Session::blocked() const {
   return phase_ == Phase::kDraining || phase_ == Phase::kClosed || memory_wanted_ ||
-         lookup_.running() || operations_ >= limits::kOperations ||
+         pause_ != Pause::kNo || lookup_.running() || operations_ >= limits::kOperations ||
          queue_.unsent() >= limits::kUnsentBytes;
 }
 
@@ -222,10 +223,14 @@ void Session::meet_need() {
       phase_ = Phase::kTransmission;
       was_negotiated_ = true;
       if (deadline_armed_) host_.ring().cancel(deadline_);
+      host_.handshake_ended();
       return;
     case Handshake::Need::kClose:
       // What was written still goes out.
-      if (phase_ == Phase::kHandshake) phase_ = Phase::kDraining;
+      if (phase_ == Phase::kHandshake) {
+        phase_ = Phase::kDraining;
+        host_.handshake_ended();
+      }
       return;
   }
 }

@@ -7,6 +7,9 @@
 // queue, and one pump() after each round of completions moves everything on. A session that is
 // blocked does not receive either, so that a client cannot make the server remember more than
 // limits.h says.
+//
+// A session in transmission can be paused, so that another process may go on with it: it receives
+// nothing more, finishes what it has begun, and then is still until resume() or hand_over().
 #pragma once
 
 #include <chrono>
@@ -26,6 +29,7 @@
 #include "server/reply.h"
 #include "server/request.h"
 #include "server/send_queue.h"
+#include "server/session_state.h"
 #include "server/worker_operation.h"
 
 namespace underlay {
@@ -46,6 +50,12 @@ class SessionHost {
   virtual void session_ended(Session& session) = 0;
   // Reply memory is used up: time to drop clients that do not read their replies.
   virtual void memory_is_short() = 0;
+  // The handshake of a session is over, and transmission begins.
+  virtual void handshake_ended() = 0;
+  // After Session::pause(): it is still now...
+  virtual void session_paused(Session& session) = 0;
+  // ...or cannot be, and goes on as usual, because its client has said goodbye or does not read.
+  virtual void session_stays(Session& session) = 0;
 };
 
 // Belongs to one ring thread, which calls all methods.
@@ -57,6 +67,8 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
 
   // Greets the client. From now on the session lives until host.session_ended().
   void start();
+  // Instead of start(): goes on with a session of another process.
+  void adopt(SessionState state, std::shared_ptr<Export> exported);
   // Orderly end: what the client has asked for is answered, then the connection is closed. What it
   // asks for afterwards is not read any more, so nothing is answered with ESHUTDOWN.
   void shut_down();
@@ -64,6 +76,19 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
   void close();
   // Closes it when the client has left replies unread for limits::kUnreadTime.
   void close_if_unread(std::chrono::steady_clock::time_point now);
+
+  bool in_handshake() const { return phase_ == Phase::kHandshake; }
+  // Calls host.session_paused() or host.session_stays() later, unless the session ends before.
+  // REQUIRES: !in_handshake(); not paused, nor about to be.
+  void pause();
+  // Goes on, paused or about to be.
+  void resume();
+  // What another process needs to go on. The socket stays open until resume() or hand_over().
+  // REQUIRES of both: paused.
+  SessionState state() const;
+  int socket() const { return socket_.get(); }
+  // The session is over here, but the connection is not: another process has it. REQUIRES: paused.
+  void hand_over();
 
   // Has the client ever finished the handshake?
   bool was_negotiated() const { return was_negotiated_; }
@@ -79,6 +104,7 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
   void receive_more();
   void flush();
   void end_if_idle();
+  void settle_pause();
 
   // Handshake.
   bool consume_handshake();
@@ -120,6 +146,8 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
   Phase phase_ = Phase::kHandshake;
   bool shutting_down_ = false;
   bool was_negotiated_ = false;
+  enum class Pause : uint8_t { kNo, kWanted, kReached };
+  Pause pause_ = Pause::kNo;
   unsigned outstanding_ = 0;  // completions and tasks that will still call this session
 
   Handshake handshake_;

@@ -45,6 +45,10 @@ General purpose options:
       --cluster-cache SIZE  memory for unpacked clusters (default '64M', suffixes K, M, G)
       --table-cache SIZE    memory for tables of images (default '32M', suffixes K, M, G)
       --threads NUM         threads that serve clients (default '0', one for each processor)
+      --handover PATH       listen on the unix socket PATH for a successor, which takes over all
+                            clients without their notice
+      --take-over PATH      take over the clients and listening sockets (instead of -k, -b, -p) of
+                            the server that runs with --handover PATH, which then exits
 
 Kernel integration (needs root):
   -c, --connect=DEV         connect FILE to the nbd device DEV, and go to the background unless -v;

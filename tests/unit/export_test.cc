@@ -67,6 +67,41 @@ TEST_CASE("export: fixed ones are found under their names, also the empty one") 
   CHECK(c.error_of("a") == ErrorKind::kNotFound);
 }
 
+TEST_CASE("export: its content tells files, offset and snapshot apart") {
+  const Catalog all;
+  const std::string path = all.folder.write("image", raw('a', 2048));
+  const std::string other = all.folder.write("other", raw('a', 2048));
+  Caches caches;
+  const auto content = [&](const std::string& of, uint64_t start, std::string_view snapshot) {
+    const OpenOptions options{.format = "raw", .backing_format = {}, .start = start, .image = {}};
+    auto opened = open_disk(of, options, all.files, caches);
+    REQUIRE(opened);
+    return Export("disk", "", std::move(opened->disk), snapshot).content();
+  };
+  CHECK(content(path, 0, "") == content(path, 0, ""));
+  CHECK(content(path, 0, "") != content(other, 0, ""));
+  CHECK(content(path, 0, "") != content(path, 0, "one"));
+  // Both have 2048 bytes for clients.
+  CHECK(content(path, 1, "").size == content(path, 2, "").size);
+  CHECK(content(path, 1, "") != content(path, 2, ""));
+}
+
+TEST_CASE("export: those with clients are told from those without") {
+  Catalog all;
+  all.add_fixed("used");
+  all.add_fixed("idle");
+  all.write("image", raw('a'));
+  CHECK(all.catalog.with_clients().empty());
+  auto fixed = all.catalog.open("used");
+  auto opened = all.catalog.open("image");
+  REQUIRE(fixed);
+  REQUIRE(opened);
+  CHECK(all.catalog.with_clients().size() == 2);
+  fixed = fail(ErrorKind::kNotFound, "gone");
+  opened = fail(ErrorKind::kNotFound, "gone");
+  CHECK(all.catalog.with_clients().empty());
+}
+
 TEST_CASE("export: without a folder there are only the fixed ones") {
   const TempFolder folder;
   const Confinement files;

@@ -157,6 +157,32 @@ TEST_CASE("listen: a socket file is gone with its socket") {
   CHECK(!fs::exists(path));
 }
 
+TEST_CASE("listen: a socket file that another server has replaced is left to it") {
+  const TempFolder folder;
+  const std::string path = folder / "s";
+  auto first = open_listen_sockets(on_socket(path));
+  REQUIRE(first);
+  fs::remove(path);
+  const auto second = open_listen_sockets(on_socket(path));
+  REQUIRE(second);
+  first->clear();
+  CHECK(connects(path));
+}
+
+TEST_CASE("listen: a socket for successors is for its owner alone, and others keep their own") {
+  const TempFolder folder;
+  const std::string path = folder / "s";
+  const mode_t before = ::umask(0);
+  const auto socket = open_handover_socket(path);
+  ::umask(before);
+  REQUIRE(socket);
+  struct stat status {};
+  REQUIRE(::stat(path.c_str(), &status) == 0);
+  CHECK((status.st_mode & 07777) == 0600);
+  CHECK(contains(refusal(on_socket(path)), "another program listens on this socket"));
+  CHECK_FALSE(open_handover_socket(path));
+}
+
 TEST_CASE("listen: a socket file that nobody listens on is replaced") {
   const TempFolder folder;
   const std::string path = folder / "s";
@@ -342,6 +368,46 @@ TEST_CASE("pid file: one process holds it") {
   });
   CHECK(status == 0);
   CHECK(content(path) == fmt::format("{}\n", ::getpid()));
+}
+
+TEST_CASE("pid file: a successor takes it once its holder lets go, and the holder leaves it") {
+  const TempFolder folder;
+  const std::string path = folder / "pid";
+  auto file = PidFile::create(path);
+  REQUIRE(file);
+  const pid_t holder = ::getpid();
+  std::array<int, 2> prepared{};
+  REQUIRE(::pipe(prepared.data()) == 0);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    auto next = PidFile::prepare(path, holder);
+    const bool same = next && next->identity() == file->identity();
+    const bool untouched = content(path) == fmt::format("{}\n", holder);
+    (void)!::write(prepared[1], "x", 1);
+    const bool taken = next && next->take() && content(path) == fmt::format("{}\n", ::getpid());
+    next->let_go();
+    ::_exit(same && untouched && taken ? 0 : 1);
+  }
+  char byte = 0;
+  REQUIRE(::read(prepared[0], &byte, 1) == 1);
+  file->let_go();
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
+  CHECK(content(path) == fmt::format("{}\n", child));
+}
+
+TEST_CASE("pid file: a successor that gives up leaves it to its holder") {
+  const TempFolder folder;
+  const std::string path = folder / "pid";
+  const auto file = PidFile::create(path);
+  REQUIRE(file);
+  const pid_t holder = ::getpid();
+  CHECK(status_of_child([&] { return PidFile::prepare(path, holder) ? 0 : 1; }) == 0);
+  CHECK(status_of_child([&] { return PidFile::prepare(path, holder + 1) ? 1 : 0; }) == 0);
+  CHECK(content(path) == fmt::format("{}\n", holder));
 }
 
 TEST_CASE("pid file: a file that took its place is not removed") {

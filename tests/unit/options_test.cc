@@ -212,6 +212,10 @@ TEST_CASE("options: -o takes bytes as qemu-nbd reads numbers, without suffixes")
 TEST_CASE("options: -k wants an absolute path, and wins over -b and -p") {
   check_usage_error({"-k", "rel.sock", "F"}, "must be absolute");
   check_usage_error({"-k", "", "F"}, "must be absolute");
+  check_usage_error({"--handover", "rel.sock", "F"}, "must be absolute");
+  check_usage_error({"--take-over", "", "F"}, "must be absolute");
+  check_usage_error({"-c", "/dev/nbd0", "--handover", "/h", "F"}, "do not go with it");
+  check_usage_error({"-c", "/dev/nbd0", "--take-over", "/h", "F"}, "do not go with it");
   CHECK(parsed({"-k", "/s", "-p", "1", "F"}).socket_path == "/s");
 }
 

@@ -1,0 +1,71 @@
+// A session between two processes: pausing here, going on there.
+#include <algorithm>
+#include <cassert>
+
+#include "server/session.h"
+
+namespace underlay {
+
+void Session::pause() {
+  assert(!in_handshake() && pause_ == Pause::kNo);
+  const auto now = std::chrono::steady_clock::now();
+  // Nobody shall have to wait for a client that does not read.
+  if (sending_ && now - last_sent_ >= limits::kHandoverPause) return host_.session_stays(*this);
+  pause_ = Pause::kWanted;
+  if (receiving_) host_.ring().cancel(received_);
+  schedule_pump();
+}
+
+// Is the session still? Then it stays so: it neither receives nor is anything under way.
+void Session::settle_pause() {
+  if (pause_ != Pause::kWanted) return;
+  if (phase_ != Phase::kTransmission || input_ended_) {
+    resume();
+    return host_.session_stays(*this);
+  }
+  const bool still = !receiving_ && !sending_ && operations_ == 0 && finished_reads_.empty() &&
+                     finished_operations_.empty() && queue_.unsent() == 0;
+  if (!still) return;
+  pause_ = Pause::kReached;
+  host_.session_paused(*this);
+}
+
+void Session::resume() {
+  if (pause_ == Pause::kNo) return;
+  pause_ = Pause::kNo;
+  schedule_pump();
+}
+
+SessionState Session::state() const {
+  assert(pause_ == Pause::kReached);
+  const ByteSpan left = input();
+  return {.content = export_->content(),
+          .negotiated = handshake_.negotiated(),
+          .input = {left.begin(), left.end()},
+          .payload_left = payload_left_,
+          .payload_request = payload_request_,
+          .payload_error = payload_error_};
+}
+
+void Session::hand_over() {
+  assert(pause_ == Pause::kReached);
+  phase_ = Phase::kClosed;
+  socket_.reset();  // without shutdown(), which would end it for the other process, too
+  schedule_pump();
+}
+
+void Session::adopt(SessionState state, std::shared_ptr<Export> exported) {
+  assert(state.input.size() <= limits::kReceiveBuffer);
+  handshake_.adopt(state.negotiated);
+  phase_ = Phase::kTransmission;
+  was_negotiated_ = true;
+  export_ = std::move(exported);
+  payload_left_ = state.payload_left;
+  payload_request_ = state.payload_request;
+  payload_error_ = state.payload_error;
+  std::copy(state.input.begin(), state.input.end(), receive_buffer_.get());
+  input_end_ = state.input.size();
+  schedule_pump();
+}
+
+}  // namespace underlay
