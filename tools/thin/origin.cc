@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
@@ -13,13 +15,14 @@
 #include "tools/thin/block_device.h"
 #include "tools/thin/device_mapper.h"
 #include "tools/thin/loop_device.h"
+#include "tools/thin/shell_words.h"
 
 namespace underlay::thin {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kTargetsInWords = 16;
+constexpr size_t kTargetsInWords = 8;
 
 std::string origin_uuid(const std::string& image_id) {
   return std::string(kDmUuidPrefix) + "origin-" + image_id;
@@ -161,7 +164,8 @@ Result<void> unmake_origin(const Making& making) {
   return making.attached ? detach(making.host, making.image) : Result<void>();
 }
 
-// The devices get their numbers when they are made: LOOP1 and so on stand for them.
+// On one line, as dmsetup takes it. The devices get their numbers when they are made: LOOP1 and so
+// on, and /dev/nbdN, stand for them.
 std::string create_words(const Making& making) {
   std::string words;
   std::vector<std::string> files;
@@ -169,17 +173,21 @@ std::string create_words(const Making& making) {
   if (making.not_direct.empty()) {
     for (const std::string& path : making.plan->paths) {
       files.push_back(fmt::format("$LOOP{}", files.size() + 1));
-      words += fmt::format("LOOP{}=$(losetup --find --show --read-only '{}'); ", files.size(),
-                           printable(path));
+      const std::array<std::string, 5> losetup{"losetup", "--find", "--show", "--read-only", path};
+      words += fmt::format("LOOP{}=$({}); ", files.size(), shell_words(losetup));
     }
     targets = direct_table(making.plan->runs, files, "/dev/nbdN");
   }
-  words += fmt::format("dmsetup create {} --readonly --uuid {} --table \"",
-                       origin_name(making.image.id), origin_uuid(making.image.id));
-  const size_t shown = std::min(targets.size(), kTargetsInWords);
-  words += table_text({targets.begin(), targets.begin() + static_cast<std::ptrdiff_t>(shown)});
-  if (shown < targets.size()) words += fmt::format("\n... {} more", targets.size() - shown);
-  return words + "\"";
+  words += fmt::format("dmsetup create --concise \"{},{},,ro", origin_name(making.image.id),
+                       origin_uuid(making.image.id));
+  for (size_t i = 0; i < std::min(targets.size(), kTargetsInWords); ++i) {
+    words += ',' + table_text({targets[i]});
+  }
+  words += '"';
+  if (targets.size() > kTargetsInWords) {
+    words += fmt::format("  # and {} more targets", targets.size() - kTargetsInWords);
+  }
+  return words;
 }
 
 Step create_step(std::shared_ptr<Making> making) {
