@@ -146,7 +146,9 @@ def an_interrupted_hydration_ends_in_good_order_and_goes_on():
         for number in (signal.SIGINT, signal.SIGTERM):
             hydrate = subprocess.Popen([THIN, "hydrate", "volume", "--rate", "2M"],
                                        stderr=subprocess.PIPE, text=True)
-            time.sleep(1)
+            wait_for(lambda: "underlay-hydrate-volume" in guest.device_mapper_devices(),
+                     "the hydration")
+            time.sleep(0.5)
             hydrate.send_signal(number)
             errors = hydrate.communicate(timeout=30)[1]
             equal(hydrate.returncode, 1, f"the status after {number.name}")

@@ -4,22 +4,12 @@
 
 #include "tools/thin/activation.h"
 #include "tools/thin/image_choice.h"
-#include "tools/thin/origin.h"
 
 namespace underlay::thin {
 
 std::vector<Step> release_image_steps(const Host& host, RegistryStore& store,
                                       const std::string& image_id) {
-  std::vector<Step> steps;
-  steps.push_back({.name = "release-origin",
-                   .words = fmt::format("dmsetup remove {}; underlay-thin detach {}  # unless used",
-                                        origin_name(image_id), image_id),
-                   .run = [host, &store, image_id]() -> Result<void> {
-                     const auto found = TRY(release_origin_steps(host, store.get(), image_id, ""));
-                     StepReport report;
-                     return run_steps(found, report);
-                   },
-                   .undo = {}});
+  std::vector<Step> steps = release_origin_steps(host, store.get(), image_id, /*except=*/"");
   append_steps(steps, forget_image_steps(store, image_id));
   return steps;
 }
