@@ -47,8 +47,8 @@ inline constexpr const char* kDmUuidPrefix = "UNDERLAY-";
 enum class Flush : uint8_t {
   kYes,    // the I/O that is under way ends, and a file system on the device is frozen
   kDrain,  // the I/O that is under way ends; nothing is frozen
-  // What a target has not begun is put back (noflush, nolockfs). Not for a thin device that may have
-  // to be given up on: interrupted while it waits, it fails its I/O from then on (Linux 6.1).
+  // What a target has not begun is put back (noflush, nolockfs). Not for a thin device that may
+  // have to be given up on: interrupted while it waits, it fails its I/O from then on (Linux 6.1).
   kNo,
 };
 
