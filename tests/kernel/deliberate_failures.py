@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Scenarios of which all but those named `right` must be reported as failed; scenarios_test.py does."""
+"""Scenarios that scenarios_test.py expects to fail, all but those named `right`."""
 import guest
 from guest import MIB, check, must, read_at, scenario, scenario_with_io_errors
 

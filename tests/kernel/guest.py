@@ -81,6 +81,16 @@ def must(*command, seconds=60):
     return output
 
 
+@contextlib.contextmanager
+def started(*command):
+    """A program that runs during the block, and not longer, whatever happens."""
+    with subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def thin(*arguments, seconds=60):
     """What `underlay-thin --json ARGUMENT...` answers; {} for commands that answer nothing."""
     output = must(THIN, "--json", *arguments, seconds=seconds)

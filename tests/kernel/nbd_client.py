@@ -4,12 +4,11 @@ thin volume that dmsetup makes. What has to hold before underlay-thin joins the 
 import contextlib
 import os
 import pathlib
-import subprocess
 
 import guest
 from guest import (MIB, PROGRAMS, WORK, check, equal, mounted, must, nbd_reads, read_at,
-                   same_contents, scenario, scenario_with_io_errors, template, templates, wait_for,
-                   write_at)
+                   same_contents, scenario, scenario_with_io_errors, started, template, templates,
+                   wait_for, write_at)
 
 POOL_DATA, POOL_METADATA = "/dev/ram0", "/dev/ram1"
 SECTOR = 512
@@ -19,15 +18,13 @@ SECTOR = 512
 def attached(one, *options, device="/dev/nbd0"):
     """(the device of the template, the server)"""
     socket = WORK / "socket"
-    with subprocess.Popen([PROGRAMS / "underlay-nbd", "-t", "-k", socket, "-f", one.format,
-                           one.path]) as server:
-        try:
-            wait_for(socket.exists, "the server listens", 10)
-            must("nbd-client", "-unix", socket, device, *options)
-            yield device, server
-            must("nbd-client", "-d", device)
-        finally:
-            server.terminate()
+    with started(PROGRAMS / "underlay-nbd", "-t", "-k", socket, "-f", one.format,
+                 one.path) as server:
+        wait_for(socket.exists, "the server listens", 10)
+        must("nbd-client", "-unix", socket, device, *options)
+        yield device, server
+        must("nbd-client", "-d", device)
+    socket.unlink()  # the next server's is another
 
 
 def thin_on(origin, size, name="volume"):

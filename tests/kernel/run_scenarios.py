@@ -3,7 +3,7 @@
 
     run_scenarios.py TEST_KERNEL PROGRAMS GROUP [SCENARIO]...
 
-PROGRAMS: the folder with underlay-nbd and underlay-thin. GROUP: a file beside this one, without .py.
+PROGRAMS: the folder with underlay-nbd and underlay-thin. GROUP: a file beside this one, less .py.
 """
 import pathlib
 import subprocess

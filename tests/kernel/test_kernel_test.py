@@ -44,7 +44,8 @@ def processes_of(folder):
 
 
 def statuses_and_output():
-    status, output = run("--", "sh", "-c", "echo 'a  word' \"$1\"; echo error >&2; exit 7", "sh", "b'c")
+    status, output = run("--", "sh", "-c", "echo 'a  word' \"$1\"; echo error >&2; exit 7", "sh",
+                         "b'c")
     check("the exit status and the output are the command's",
           status == 7 and output.startswith("a  word b'c\nerror\n"), output)
     check("a failure shows the kernel's messages", "device-mapper: ioctl" in output, output)
@@ -56,11 +57,12 @@ def statuses_and_output():
 
 
 def deaths():
-    for name, command in {"a panic": "echo c >/proc/sysrq-trigger",
-                          "a guest that ends without a result": "echo b >/proc/sysrq-trigger"}.items():
-        status, output = run("--", "sh", "-c", f"echo begun; {command}; sleep 60")
+    for name, key in {"a panic": "c", "a guest that ends without a result": "b"}.items():
+        status, output = run("--", "sh", "-c",
+                             f"echo begun; echo {key} >/proc/sysrq-trigger; sleep 60")
         check(f"{name} is a failure that keeps the output",
-              status == 125 and output.startswith("begun\n") and "the guest died" in output, output)
+              status == 125 and output.startswith("begun\n") and "the guest died" in output,
+              output)
 
 
 def hangs():
@@ -93,8 +95,9 @@ def killed_guests(folder):
 def stopped_runners(folder):
     for number in (signal.SIGTERM, signal.SIGKILL):
         job = folder / f"stopped-{number}"
-        with subprocess.Popen([PROGRAM, "--timeout", "60", "--job", job, "--", "sh", "-c",
-                               "touch /run/job/begun; sleep 100"], stderr=subprocess.DEVNULL) as runner:
+        command = [PROGRAM, "--timeout", "60", "--job", job, "--", "sh", "-c",
+                   "touch /run/job/begun; sleep 100"]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as runner:
             deadline = time.monotonic() + 60
             while not (job / "begun").exists() and time.monotonic() < deadline:
                 time.sleep(0.05)

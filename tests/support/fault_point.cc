@@ -1,4 +1,5 @@
-// The body of fault_point() in underlay-thin-faulty: dies where UNDERLAY_FAULT says.
+// underlay-thin-faulty: dies at the point that UNDERLAY_FAULT names, as if it had been killed
+// there.
 #include "tools/thin/fault_point.h"
 
 #include <csignal>
@@ -7,8 +8,10 @@
 namespace underlay::thin {
 
 void fault_point(std::string_view name) {
-  const char* const wanted = std::getenv("UNDERLAY_FAULT");
-  if (wanted != nullptr && name == wanted) std::raise(SIGKILL);
+  const char* wanted = std::getenv("UNDERLAY_FAULT");
+  if (wanted != nullptr && name == wanted) {
+    std::raise(SIGKILL);
+  }
 }
 
 }  // namespace underlay::thin

@@ -56,7 +56,7 @@ Result<void> deactivate_one(const Host& host, const RegistryStore& store,
                             const VolumeRecord& volume) {
   std::vector<Step> steps;
   if (TRY(is_active(volume))) steps.push_back(deactivate_step(volume));
-  append_steps(steps, TRY(release_origin_steps(host, store.get(), volume.image, volume.name)));
+  append_steps(steps, release_origin_steps(host, store.get(), volume.image, volume.name));
   return perform(host, steps);
 }
 
@@ -105,13 +105,21 @@ Result<std::vector<Step>> bring_up_origin_steps(const Host& host, const ImageRec
   return origin_steps(host, image, TRY(plan_known_image(image)));
 }
 
-Result<std::vector<Step>> release_origin_steps(const Host& host, const Registry& registry,
-                                               const std::string& image_id,
-                                               const std::string& except) {
-  if (image_id.empty() || TRY(image_is_used(registry, image_id, except))) {
-    return std::vector<Step>();
-  }
-  return remove_origin_steps(host, *registry.image(image_id));
+// What is to be done is found when the step runs: until then the volume holds its origin.
+std::vector<Step> release_origin_steps(const Host& host, const Registry& registry,
+                                       const std::string& image_id, const std::string& except) {
+  if (image_id.empty()) return {};
+  const auto run = [host, registry, image_id, except]() -> Result<void> {
+    if (TRY(image_is_used(registry, image_id, except))) return {};
+    const auto steps = TRY(remove_origin_steps(host, *registry.image(image_id)));
+    StepReport report;
+    return run_steps(steps, report);
+  };
+  return {{.name = "release-origin",
+           .words = fmt::format("dmsetup remove {}; underlay-thin detach {}  # unless used",
+                                origin_name(image_id), image_id),
+           .run = run,
+           .undo = {}}};
 }
 
 Result<void> activate_command(const Host& host, const ActivateArguments& arguments) {

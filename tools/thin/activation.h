@@ -35,10 +35,9 @@ Result<PoolRecord> find_pool(const Registry& registry, const std::string& name);
 Result<void> bring_up_pool(const Host& host, RegistryStore& store, const std::string& name);
 // Steps that make the origin of the image unless it is there.
 Result<std::vector<Step>> bring_up_origin_steps(const Host& host, const ImageRecord& image);
-// Steps that take the origin of an image down, unless a volume on it other than `except` is active.
-// No steps for "".
-Result<std::vector<Step>> release_origin_steps(const Host& host, const Registry& registry,
-                                               const std::string& image_id,
-                                               const std::string& except);
+// The step "release-origin", which takes the origin of an image down, unless a volume on it other
+// than `except` is active. No step for "".
+std::vector<Step> release_origin_steps(const Host& host, const Registry& registry,
+                                       const std::string& image_id, const std::string& except);
 
 }  // namespace underlay::thin

@@ -149,6 +149,8 @@ Result<void> suspend(const std::string& name, Flush flush) {
   Task task(DM_DEVICE_SUSPEND, name);
   if (flush == Flush::kNo) {
     task.check([&] { return dm_task_no_flush(task.get()); });
+  }
+  if (flush != Flush::kYes) {
     task.check([&] { return dm_task_skip_lockfs(task.get()); });
   }
   return task.run("suspending");

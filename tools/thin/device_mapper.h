@@ -44,7 +44,13 @@ struct DmTable {
 // All devices of this program have UUIDs that begin so: nothing else is ever touched.
 inline constexpr const char* kDmUuidPrefix = "UNDERLAY-";
 
-enum class Flush : uint8_t { kYes, kNo };  // kNo: noflush, nolockfs
+enum class Flush : uint8_t {
+  kYes,    // the I/O that is under way ends, and a file system on the device is frozen
+  kDrain,  // the I/O that is under way ends; nothing is frozen
+  // What a target has not begun is put back (noflush, nolockfs). Not for a thin device that may have
+  // to be given up on: interrupted while it waits, it fails its I/O from then on (Linux 6.1).
+  kNo,
+};
 
 // Creates the device, loads its table and resumes it; on failure nothing is left. When it returns,
 // /dev/mapper/NAME is there (with or without udev). A device of the same UUID that never got a

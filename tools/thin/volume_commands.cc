@@ -106,7 +106,7 @@ Result<void> remove_command(const Host& host, const RemoveArguments& arguments) 
   TRY(perform(host, steps));
 
   // The volume is gone; what only it needed goes too, and a failure there takes nothing back.
-  std::vector<Step> rest = TRY(release_origin_steps(host, store.get(), volume.image, volume.name));
+  std::vector<Step> rest = release_origin_steps(host, store.get(), volume.image, volume.name);
   if (!volume.image.empty()) append_steps(rest, forget_image_steps(store, volume.image));
   return perform(host, rest);
 }

@@ -1,0 +1,129 @@
+#!/usr/bin/python3
+"""Uncompressed data of an image is read from its file by the kernel alone: equal contents, no
+request to the server, and faster."""
+import mmap
+import os
+import random
+import time
+
+import guest
+from guest import (MIB, check, create, equal, mounted, nbd_reads, pool, same_contents, scenario,
+                   template, thin)
+
+UNCOMPRESSED = ["plain.qcow2", "chain.qcow2", "dynamic.vhd", "differencing.vhd", "sparse.vmdk"]
+HYBRID = "chain-on-compressed.qcow2"
+COMPRESSED = ["compressed.qcow2", "stream.vmdk"]
+BLOCK = 4096
+
+
+def origin_of(volume):
+    return thin("status", volume)["origin"]
+
+
+@scenario
+def uncompressed_images_cause_no_request():
+    with pool():
+        for name in UNCOMPRESSED:
+            one = template(name)
+            device = create("volume", one)
+            before = nbd_reads()
+            same_contents(device, one.raw)
+            equal(nbd_reads(), before, f"nbd requests of {name}")
+            origin = origin_of("volume")
+            check(origin["direct"] > 0, f"{name}: nothing of it is direct")
+            equal(origin["direct"] + origin["zero"], one.size, f"what of {name} needs no server")
+            equal(origin["nbd"], None, f"the nbd device of {name}, which nobody needs")
+            thin("remove", "volume")
+
+
+@scenario
+def a_partly_compressed_image_has_both():
+    one = template(HYBRID)
+    with pool():
+        device = create("volume", one)
+        origin = origin_of("volume")
+        check(0 < origin["direct"] < one.size, f"direct: {origin['direct']}")
+        check(origin["nbd"], "the compressed rest needs nbd")
+        before = nbd_reads()
+        same_contents(device, one.raw)
+        check(nbd_reads() > before, "compressed data was read without a request")
+
+
+@scenario
+def never_means_all_through_the_server():
+    with pool():
+        for name in UNCOMPRESSED + [HYBRID]:
+            one = template(name)
+            device = create("volume", one, "--direct", "never")
+            equal(origin_of("volume")["direct"], 0, f"direct, of {name}")
+            before = nbd_reads()
+            same_contents(device, one.raw)
+            check(nbd_reads() > before, f"{name} was read without a request")
+            thin("remove", "volume")
+
+
+@scenario
+def always_refuses_what_cannot_be_direct():
+    with pool():
+        for name in COMPRESSED:
+            one = template(name)
+            guest.thin_refuses("create", "volume", *one.image, "--pool", "pool", "--direct",
+                               "always", words=[one.path])
+            equal(thin("list")["volumes"], [], "volumes after a refusal")
+
+
+@scenario
+def a_volume_on_a_direct_map_is_written_and_activated_again():
+    with pool():
+        for name in ("chain.qcow2", "differencing.vhd", HYBRID):
+            one = template(name)
+            with mounted(create("volume", one)) as files:
+                (files / "written").write_text(name)
+            thin("deactivate", "--all")
+            thin("activate", "--all")
+            with mounted("/dev/mapper/volume") as files:
+                equal((files / "written").read_text(), name, "written")
+                equal((files / "marker").read_text(), "as in the template\n", "marker")
+            thin("remove", "volume")
+
+
+@scenario
+def odd_sizes_are_direct_too():
+    one = template("odd.qcow2")
+    with pool():
+        same_contents(create("volume", one, "--size", str(16 * MIB)), one.raw, 16 * MIB)
+
+
+def direct_reads_per_second(device, size, seconds=1.5):
+    """4 KiB reads past the page cache, one at a time."""
+    rng = random.Random(1)
+    buffer = mmap.mmap(-1, BLOCK)
+    descriptor = os.open(device, os.O_RDONLY | os.O_DIRECT)
+    try:
+        count, started = 0, time.monotonic()
+        while time.monotonic() < started + seconds:
+            for _ in range(50):
+                os.preadv(descriptor, [buffer], rng.randrange(size // BLOCK) * BLOCK)
+            count += 50
+        return count / (time.monotonic() - started)
+    finally:
+        os.close(descriptor)
+
+
+@scenario
+def direct_reads_are_five_times_as_fast():
+    one = template("plain.qcow2").copy()  # in memory, like a page cache that has it
+    with pool():
+        speed = {}
+        for mode in ("never", "always"):
+            device = create("volume", one, "--direct", mode)
+            direct_reads_per_second(device, one.size, 0.2)
+            speed[mode] = direct_reads_per_second(device, one.size)
+            thin("remove", "volume")
+        ratio = speed["always"] / speed["never"]
+        print(f"    4 KiB reads a second: nbd {speed['never']:.0f}, direct {speed['always']:.0f}: "
+              f"{ratio:.1f} times", flush=True)
+        check(ratio >= 5, f"direct reads are only {ratio:.1f} times as fast")
+
+
+guest.main()
