@@ -158,7 +158,8 @@ void Watch::end_repair(Watched& watched) {
   const auto result = watched.repair->finish();
   const milliseconds took = watched.repair->age();
   watched.repair.reset();
-  watched.delay.ended(Clock::now());
+  // One that only made sure says nothing of how long the last one lasted.
+  if (!result || !watched.reason.empty()) watched.delay.ended(Clock::now());
   watched.server.reset();
   const std::string name = fmt::format("{} ({})", watched.device.path, watched.image.location);
   if (result) {
