@@ -2,6 +2,7 @@
 """Hydration beneath a guest that writes: what its pauses, its end by a signal and its death at any
 point leave behind. What is copied, and that no write is lost when all goes well, see hydration.py.
 """
+import contextlib
 import mmap
 import os
 import random
@@ -18,6 +19,7 @@ from guest import (MIB, PROGRAMS, THIN, check, create, equal, everything, must, 
 
 TEMPLATE = "compressed.qcow2"
 BLOCK = 4096
+BETWEEN_WRITES = 0.01  # seconds: a guest that writes faster soon leaves nothing to be copied
 LONGEST_PAUSE = 0.4  # seconds: 50 ms are aimed at; the test kernel runs on a busy machine
 FAULTS = ("hydrate-suspended", "hydrate-written", "create-hydrate:after", "copy:after",
           "remove-hydrate:after", "record-hydrated:before", "record-hydrated:after",
@@ -45,6 +47,7 @@ class Guest(threading.Thread):
         try:
             while not self._ending.is_set():
                 self._write(descriptor, page, rng.randrange(self._blocks))
+                time.sleep(BETWEEN_WRITES)
         except OSError as error:
             self.failure = error
         finally:
@@ -69,7 +72,6 @@ class Guest(threading.Thread):
         self._ending.set()
         self.join(60)
         check(not self.is_alive(), "a write hangs")
-        check(self.failure is None, f"a write failed: {self.failure}")
 
     def judge(self):
         """Every block is what was written last, or the template's."""
@@ -83,12 +85,16 @@ class Guest(threading.Thread):
                       f"block {block} is neither the template's nor what was written last")
 
 
-def mapped_by_guest(one, options=()):
-    """A volume with a guest that writes to it."""
-    writer = Guest(create("volume", one, *options), one.raw)
+@contextlib.contextmanager
+def guest_on_volume(one):
+    """A guest that writes to a new volume on the template."""
+    writer = Guest(create("volume", one), one.raw)
     writer.start()
-    writer.goes_on()
-    return writer
+    try:
+        writer.goes_on()
+        yield writer
+    finally:
+        writer.stop()
 
 
 def nothing_is_suspended():
@@ -105,6 +111,7 @@ def hydrated_and_free(writer):
     check(not any(name.startswith("underlay-") for name in state["dm"]), f"devices: {state['dm']}")
     writer.goes_on()
     writer.stop()
+    check(writer.failure is None, f"a write failed: {writer.failure}")
     writer.judge()
     thin("deactivate", "volume")
     thin("activate", "volume")
@@ -114,8 +121,7 @@ def hydrated_and_free(writer):
 @scenario
 def the_guest_is_paused_for_a_moment_only():
     one = template(TEMPLATE)
-    with pool():
-        writer = mapped_by_guest(one)
+    with pool(), guest_on_volume(one) as writer:
         thin("hydrate", "volume")
         print(f"    longest write during hydration: {1000 * writer.longest:.1f} ms")
         check(writer.longest < LONGEST_PAUSE, f"a write took {writer.longest:.3f} s")
@@ -126,8 +132,7 @@ def the_guest_is_paused_for_a_moment_only():
 def a_killed_hydration_leaves_a_guest_that_runs_and_goes_on_later():
     one = template(TEMPLATE)
     for fault in FAULTS:
-        with pool():
-            writer = mapped_by_guest(one)
+        with pool(), guest_on_volume(one) as writer:
             status, _, errors = run(PROGRAMS / "underlay-thin-faulty", "hydrate", "volume",
                                     env={"UNDERLAY_FAULT": fault})
             equal(status, -signal.SIGKILL, f"the status when killed at {fault} ({errors!r})")
@@ -140,8 +145,7 @@ def a_killed_hydration_leaves_a_guest_that_runs_and_goes_on_later():
 @scenario
 def an_interrupted_hydration_ends_in_good_order_and_goes_on():
     one = template(TEMPLATE)
-    with pool():
-        writer = mapped_by_guest(one)
+    with pool(), guest_on_volume(one) as writer:
         before = everything()
         for number in (signal.SIGINT, signal.SIGTERM):
             hydrate = subprocess.Popen([THIN, "hydrate", "volume", "--rate", "2M"],
@@ -191,7 +195,7 @@ def blocks_of_all_sizes_are_copied_whole():
 
 @scenario
 def a_pool_without_room_is_told_before_anything_is_copied():
-    one = template("plain.qcow2")
+    one = template("odd.qcow2")
     with pool("pool", "8M"):
         device = create("volume", one)
         thin_refuses("hydrate", "volume", words=("room", "pool grow"))

@@ -47,8 +47,8 @@ inline constexpr const char* kDmUuidPrefix = "UNDERLAY-";
 enum class Flush : uint8_t {
   kYes,    // the I/O that is under way ends, and a file system on the device is frozen
   kDrain,  // the I/O that is under way ends; nothing is frozen
-  // What a target has not begun is put back (noflush, nolockfs). Not for a thin device that may have
-  // to be given up on: interrupted while it waits, it fails its I/O from then on (Linux 6.1).
+  // What a target has not begun is put back (noflush, nolockfs). Not for a thin device that may
+  // have to be given up on: interrupted while it waits, it fails its I/O from then on (Linux 6.1).
   kNo,
 };
 
@@ -61,6 +61,8 @@ Result<void> dm_reload(const DmTable& table, Flush flush);
 // Waits for the I/O that is under way (and with kYes writes back and freezes a file system on it).
 Result<void> dm_suspend(const std::string& name, Flush flush);
 Result<void> dm_resume(const std::string& name);
+// Drops a table that was loaded and is not live.
+Result<void> dm_clear(const std::string& name);
 // Retries for a moment when something (udev) has it open. kUsage, naming the holders, when it is in
 // use.
 Result<void> dm_remove(const std::string& name);
