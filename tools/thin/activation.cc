@@ -125,7 +125,10 @@ std::vector<Step> release_origin_steps(const Host& host, const Registry& registr
 Result<void> activate_command(const Host& host, const ActivateArguments& arguments) {
   RegistryStore store = TRY(open_registry(host));
   const bool accept = arguments.accept_changed_image;
-  if (!arguments.name.empty()) return activate_one(host, store, arguments.name, accept);
+  if (!arguments.name.empty()) {
+    TRY(activate_one(host, store, arguments.name, accept));
+    return host.dry_run ? Result<void>{} : report_device(host, dm_path(arguments.name));
+  }
   const Registry before = store.get();
   auto pools = for_all(before.pools, "pool", [&](const PoolRecord& pool) {
     return bring_up_pool(host, store, pool.name);

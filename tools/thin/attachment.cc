@@ -85,7 +85,7 @@ Result<void> read_first(int fd, uint64_t size) {
   alignas(kFirstReadBytes) std::array<std::byte, kFirstReadBytes> bytes;
   const size_t wanted = std::min<uint64_t>(bytes.size(), size);
   const ssize_t got = ::pread(fd, bytes.data(), wanted, 0);
-  if (got < 0) return fail_errno(errno, "the first read failed: see the server's log");
+  if (got < 0) return fail_errno(errno, "the first read failed");
   if (static_cast<size_t>(got) != wanted) {
     return fail(ErrorKind::kTruncated, "the first read gave {} of {} bytes", got, wanted);
   }
@@ -112,9 +112,12 @@ Step start_step(const std::shared_ptr<Attaching>& state) {
     const UniqueFd lock = TRY(lock_server(state->host, state->image.id));
     if (TRY(running_server(state->host, state->image.id))) return {};
     TRY(check_unchanged(state->image));
-    TRY(start_server(state->host, state->image, StartMode::kAlone));
-    state->started = true;
-    return {};
+    auto started = start_server(state->host, state->image, StartMode::kAlone);
+    state->started = started.has_value();
+    if (started) return {};
+    // The first error counts, and it has the last line of the log that goes here.
+    (void)stop_server(state->host, state->image.id, kStopLimit);
+    return Failure(std::move(started).error());
   };
   step.undo = [state]() -> Result<void> {
     if (!state->started) return {};
@@ -177,7 +180,10 @@ Step reconnect_step(const Host& host, const ImageRecord& image, const KernelNbdD
   step.words =
       fmt::format("{} &; netlink nbd RECONFIGURE {}",
                   shell_words(server_command(host, image, StartMode::kAlone)), device.path);
-  step.run = [host, image, device] { return reconnect(host, image, device); };
+  step.run = [host, image, device]() -> Result<void> {
+    if (TRY(reconnect(host, image, device))) return {};
+    return in_file(fail(ErrorKind::kUsage, "was detached meanwhile: try again"), device.path);
+  };
   return step;
 }
 
@@ -203,9 +209,11 @@ Step disconnect_step(const Host& host, const ImageRecord& image, const KernelNbd
   Step step;
   step.name = "disconnect";
   step.words = fmt::format("nbd-client -d {}", device.path);
-  step.run = [host, id = image.id, device]() -> Result<void> {
-    const UniqueFd lock = TRY(lock_server(host, id));
-    return disconnect_unused(device);
+  step.run = [host, image, device]() -> Result<void> {
+    const UniqueFd lock = TRY(lock_server(host, image.id));
+    TRY(disconnect_unused(device));
+    if (image.is_remote()) remove_server_lock(host, image.id);
+    return {};
   };
   return step;
 }
@@ -319,15 +327,19 @@ Result<void> renew_connections(const Host& host, const ImageRecord& image,
   return TRY(KernelNbd::open()).reconfigure(device.index, image.backend, descriptors(connections));
 }
 
-Result<void> reconnect(const Host& host, const ImageRecord& image, const KernelNbdDevice& device) {
+Result<bool> reconnect(const Host& host, const ImageRecord& image, const KernelNbdDevice& device) {
   const UniqueFd lock = TRY(lock_server(host, image.id));
   const auto now = TRY(find_attachment(image));
-  if (!now || now->index != device.index) return {};  // taken down meanwhile
+  if (!now || now->index != device.index) {
+    if (!TRY(running_server(host, image.id))) remove_server_lock(host, image.id);
+    return false;
+  }
   if (!image.is_remote() && !TRY(running_server(host, image.id))) {
     TRY(check_unchanged(image));
     TRY(start_server(host, image, StartMode::kAlone));
   }
-  return renew_connections(host, image, device);
+  TRY(renew_connections(host, image, device));
+  return true;
 }
 
 }  // namespace underlay::thin

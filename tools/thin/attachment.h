@@ -25,9 +25,9 @@ Result<std::vector<Step>> attach_steps(const Host& host, const ImageRecord& imag
 Result<std::vector<Step>> detach_steps(const Host& host, const ImageRecord& image);
 
 // Gives a device whose connections died new ones: starts the server again when it is gone (refuses
-// when the image has changed), dials, reconfigures. Harmless when the connections live, and when
-// the device has been disconnected meanwhile. Takes lock_server().
-Result<void> reconnect(const Host& host, const ImageRecord& image, const KernelNbdDevice& device);
+// when the image has changed), dials, reconfigures. Harmless when the connections live. False: the
+// device has been disconnected meanwhile. Takes lock_server().
+Result<bool> reconnect(const Host& host, const ImageRecord& image, const KernelNbdDevice& device);
 // The same with a server that runs. REQUIRES: lock_server() is held.
 Result<void> renew_connections(const Host& host, const ImageRecord& image,
                                const KernelNbdDevice& device);

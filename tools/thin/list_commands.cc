@@ -27,6 +27,7 @@ struct OriginState {
   std::optional<pid_t> server;
   std::string server_state;  // "running", "not running", "remote", "not needed"
   std::string connections;   // "alive", "dead", "none", "unknown"
+  std::string reason;        // why something is read from the server, "" when nothing is
 };
 
 Result<OriginState> look_at_origin(const Host& host, const ImageRecord& image) {
@@ -34,6 +35,7 @@ Result<OriginState> look_at_origin(const Host& host, const ImageRecord& image) {
   state.image = &image;
   state.share = TRY(origin_share(image.id));
   state.nbd = TRY(find_attachment(image));
+  state.reason = origin_reason(host, image.id);
   if (image.is_remote()) {
     state.server_state = "remote";
     // The kernel tells who asks in time only: 'watch' hears it.
@@ -64,6 +66,7 @@ Json json_of(const OriginState& origin) {
           {"zero", share.zero_sectors * kSectorBytes},
           {"server", share.server_sectors * kSectorBytes},
           {"direct_share", direct_share(share)},
+          {"reason", text_or_null(origin.reason)},
           {"nbd", origin.nbd ? Json(origin.nbd->path) : Json()},
           {"server_pid", origin.server ? Json(*origin.server) : Json()},
           {"server_state", origin.server_state},
@@ -82,6 +85,7 @@ std::string origin_text(const OriginState& origin) {
                         direct_share(share) * 100);
     text += fmt::format("  zero:       {}\n", human_size(share.zero_sectors * kSectorBytes));
   }
+  if (!origin.reason.empty()) text += fmt::format("  not direct: {}\n", origin.reason);
   text += fmt::format("  server:     {}{}\n", origin.server_state,
                       origin.server ? fmt::format(", process {}", *origin.server) : "");
   text += fmt::format("  nbd:        {}, connections: {}\n", origin.nbd ? origin.nbd->path : "none",

@@ -17,16 +17,17 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+enum Status { kDone, kFailed, kNotNeeded };
 constexpr size_t kMaxAnswer = 4096;  // fits a pipe: the child never waits to be read
 
 [[noreturn]] void work(const Host& host, const ImageRecord& image, const KernelNbdDevice& device,
                        pid_t parent, int answer) {
-  if (::prctl(PR_SET_PDEATHSIG, SIGTERM) != 0 || ::getppid() != parent) ::_exit(1);
+  if (::prctl(PR_SET_PDEATHSIG, SIGTERM) != 0 || ::getppid() != parent) ::_exit(kFailed);
   const auto result = without_exceptions([&] { return reconnect(host, image, device); });
-  if (result) ::_exit(0);
+  if (result) ::_exit(*result ? kDone : kNotNeeded);
   const std::string text = printable(result.error().to_string(), kMaxAnswer);
   (void)!::write(answer, text.data(), std::min(text.size(), kMaxAnswer));
-  ::_exit(1);
+  ::_exit(kFailed);
 }
 
 }  // namespace
@@ -54,14 +55,15 @@ Result<Repair> Repair::begin(const Host& host, const ImageRecord& image,
   return Repair(pid, std::move(pidfd), std::move(answer));
 }
 
-Result<void> Repair::finish() {
+Result<bool> Repair::finish() {
   int status = 0;
   pid_t ended = 0;
   do {
     ended = ::waitpid(pid_, &status, 0);
   } while (ended < 0 && errno == EINTR);
   if (ended != pid_) return fail_errno(errno, "cannot tell how the reconnection ended");
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
+  if (WIFEXITED(status) && WEXITSTATUS(status) == kDone) return true;
+  if (WIFEXITED(status) && WEXITSTATUS(status) == kNotNeeded) return false;
   std::array<char, kMaxAnswer> text{};
   const ssize_t got = ::read(answer_.get(), text.data(), text.size());
   if (got <= 0) return fail(ErrorKind::kIo, "the reconnection ended without an answer");

@@ -23,7 +23,7 @@ class Repair {
 
   int fd() const { return pidfd_.get(); }  // readable when it has ended
   // What reconnect() said. REQUIRES: it has ended; once.
-  Result<void> finish();
+  Result<bool> finish();
   std::chrono::milliseconds age() const;
 
  private:

@@ -91,7 +91,7 @@ std::string lock_path(const Host& host, const std::string& image_id) {
   return absolute(host.image_dir(image_id)) + ".lock";
 }
 
-// Is the open file still the one that the path names? stop_server() removes it.
+// Is the open file still the one that the path names? remove_server_lock() may have been there.
 bool still_names(const std::string& path, int fd) {
   struct stat by_path {};
   struct stat by_fd {};
@@ -160,6 +160,10 @@ Result<UniqueFd> lock_server(const Host& host, const std::string& image_id) {
   }
 }
 
+void remove_server_lock(const Host& host, const std::string& image_id) {
+  ::unlink(lock_path(host, image_id).c_str());
+}
+
 Result<std::optional<RunningServer>> open_server(const Host& host, const std::string& image_id,
                                                  StartMode mode) {
   const std::string pid_file = server_files(host, image_id, mode).pid_file;
@@ -226,7 +230,7 @@ Result<void> stop_server(const Host& host, const std::string& image_id, millisec
   if (::rmdir(files.folder.c_str()) != 0 && errno != ENOENT && errno != ENOTEMPTY) {
     return in_file(fail_errno(errno, "cannot remove the server's folder"), files.folder);
   }
-  ::unlink(lock_path(host, image_id).c_str());
+  remove_server_lock(host, image_id);
   return {};
 }
 

@@ -35,6 +35,8 @@ std::vector<std::string> server_command(const Host& host, const ImageRecord& ima
 // Held while an image's server or connections are changed, so that commands and `watch` do not work
 // against each other. Released with the descriptor. Waits at most a minute. Not recursive.
 Result<UniqueFd> lock_server(const Host& host, const std::string& image_id);
+// Takes the lock's file away with the last of an image. REQUIRES: lock_server() is held.
+void remove_server_lock(const Host& host, const std::string& image_id);
 
 // Starts the server, as kServiceUser when that exists, in a session (and under systemd in a scope)
 // of its own, and waits until it listens, at most 30 seconds. When it ends instead, its last line

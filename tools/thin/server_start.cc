@@ -235,11 +235,9 @@ std::string how_ended(int status) {
   return fmt::format("ended with status {}", WEXITSTATUS(status));
 }
 
-Failure ended_early(int status, int log, off_t log_start, const std::string& log_path) {
-  const std::string line = last_line(log, log_start);
+Failure ended_early(int status, const std::string& line) {
   if (!line.empty()) return fail(ErrorKind::kIo, "the server did not start: {}", line);
-  return fail(ErrorKind::kIo, "the server {} at start and said nothing in {}", how_ended(status),
-              log_path);
+  return fail(ErrorKind::kIo, "the server {} at start without a word", how_ended(status));
 }
 
 bool has_ended_within(const UniqueFd& pidfd, std::chrono::milliseconds limit) {
@@ -274,12 +272,12 @@ Result<pid_t> start_server(const Host& host, const ImageRecord& image, StartMode
     ::waitpid(child.pid, nullptr, 0);
     if (!found) return Failure(found.error());
     if (interrupted()) return fail(ErrorKind::kUsage, "interrupted while the server started");
-    return fail(ErrorKind::kIo, "the server did not listen within {} s: see {}",
-                kStartLimit.count(), files.log);
+    return fail(ErrorKind::kIo, "the server did not listen within {} s; it said last: '{}'",
+                kStartLimit.count(), last_line(log.get(), log_start));
   }
   int status = 0;
   ::waitpid(child.pid, &status, 0);
-  return ended_early(status, log.get(), log_start, files.log);
+  return ended_early(status, last_line(log.get(), log_start));
 }
 
 }  // namespace underlay::thin

@@ -27,7 +27,7 @@ std::string human_size(uint64_t bytes) {
                                     : fmt::format("{:.1f}{}", value, kUnits[unit]);
 }
 
-Result<uint64_t> parse_size(const std::string& text, const char* option) {
+Result<uint64_t> parse_size(const std::string& text, const std::string& option) {
   constexpr std::string_view kSuffixes = "KMGT";
   uint64_t number = 0;
   const char* const end = text.data() + text.size();

@@ -14,7 +14,7 @@ std::string human_size(uint64_t bytes);
 
 // "20G", "64k", "1024": a number of bytes with an optional suffix K, M, G or T (powers of 1024).
 // kUsage naming `option`.
-Result<uint64_t> parse_size(const std::string& text, const char* option);
+Result<uint64_t> parse_size(const std::string& text, const std::string& option);
 
 // Lines of columns, each as wide as its widest cell, two spaces between them. The first row is the
 // heading.

@@ -2,8 +2,8 @@
 
 #include <fmt/format.h>
 
-#include <array>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
@@ -111,7 +111,7 @@ void report(const Host& host, const std::vector<Upgraded>& upgraded) {
     list.push_back({{"id", one.image.id},
                     {"image", one.image.location},
                     {"method", one.method},
-                    {"milliseconds", one.milliseconds}});
+                    {"milliseconds", std::round(one.milliseconds * 10) / 10}});
   }
   const nlohmann::ordered_json document{{"version", 1}, {"images", std::move(list)}};
   fmt::print("{}\n", document.dump(2));

@@ -42,6 +42,8 @@ struct Watched {
   RetryDelay delay;
   unsigned failures = 0;  // in a row
   bool present = true;    // its device is there
+
+  bool wants_repair() const { return present && repair_at && !repair; }
 };
 
 class Watch {
@@ -138,8 +140,8 @@ void Watch::make_sure_of_all() {
 
 void Watch::begin_repairs() {
   for (auto& [id, watched] : images_) {
-    const bool due = watched.repair_at && *watched.repair_at <= Clock::now();
-    if (!due || watched.repair || !watched.present || repairs() >= kMostRepairs) continue;
+    const bool due = watched.wants_repair() && *watched.repair_at <= Clock::now();
+    if (!due || repairs() >= kMostRepairs) continue;
     watched.repair_at.reset();
     auto repair = Repair::begin(host_, watched.image, watched.device);
     if (repair) {
@@ -156,16 +158,18 @@ void Watch::end_repair(Watched& watched) {
   const auto result = watched.repair->finish();
   const milliseconds took = watched.repair->age();
   watched.repair.reset();
-  watched.delay.ended(Clock::now());
+  // One that only made sure says nothing of how long the last one lasted.
+  if (!result || !watched.reason.empty()) watched.delay.ended(Clock::now());
   watched.server.reset();
   const std::string name = fmt::format("{} ({})", watched.device.path, watched.image.location);
   if (result) {
-    if (!watched.reason.empty()) {
+    watched.present = *result;  // else the next look forgets it
+    if (*result && !watched.reason.empty()) {
       log_.warn(fmt::format("{}: {}; reconnected in {} ms", name, watched.reason, took.count()));
     }
     watched.reason.clear();
     watched.failures = 0;
-    look_at_server(watched);
+    if (watched.present) look_at_server(watched);
     return;
   }
   // Not every one of many attempts that fail alike: the 1st, 2nd, 4th, 8th.
@@ -205,7 +209,7 @@ size_t Watch::repairs() const {
 
 bool Watch::is_idle() const {
   return std::none_of(images_.begin(), images_.end(), [](const auto& entry) {
-    return entry.second.repair || entry.second.repair_at;
+    return entry.second.repair || entry.second.wants_repair();
   });
 }
 
@@ -213,7 +217,7 @@ int Watch::wait_milliseconds() const {
   Clock::time_point until = next_look_;
   if (repairs() < kMostRepairs) {
     for (const auto& [id, watched] : images_) {
-      if (watched.repair_at && !watched.repair) until = std::min(until, *watched.repair_at);
+      if (watched.wants_repair()) until = std::min(until, *watched.repair_at);
     }
   }
   const auto left = std::chrono::ceil<milliseconds>(until - Clock::now());

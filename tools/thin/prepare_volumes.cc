@@ -1,0 +1,87 @@
+#include "tools/thin/prepare_volumes.h"
+
+#include "tools/thin/activation.h"
+#include "tools/thin/hydrate_command.h"
+#include "tools/thin/list_commands.h"
+#include "tools/thin/prepare_images.h"
+#include "tools/thin/volume_commands.h"
+
+namespace underlay::thin {
+namespace {
+
+// NAME or --all, one of the two.
+Result<std::string> name_or_all(const Operands& operands, const CommandOptions& options) {
+  if (operands.empty() != options.contains("all")) {
+    return fail(ErrorKind::kUsage, "name one volume, or say --all");
+  }
+  return operands.empty() ? "" : operands[0];
+}
+
+}  // namespace
+
+void declare_create(OptionList& options) {
+  auto add = options.add_options();
+  add("image", value("IMAGE")->required(),
+      "a disk image, or an export: nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH");
+  add("pool", value("POOL")->required(), "where writes go");
+  add("size", value("SIZE"), "of the volume (default: the image's; the rest reads as zeros)");
+  declare_image(options);
+}
+
+Result<CommandRun> prepare_create(const Operands& operands, const CommandOptions& options) {
+  return bind(create_command,
+              CreateArguments{.name = operands[0],
+                              .pool = text_of(options, "pool"),
+                              .size = TRY(size_of(options, "size")),
+                              .image = TRY(image_arguments(text_of(options, "image"), options))});
+}
+
+Result<CommandRun> prepare_snapshot(const Operands& operands, const CommandOptions&) {
+  return bind(snapshot_command, SnapshotArguments{.source = operands[0], .name = operands[1]});
+}
+
+void declare_activate(OptionList& options) {
+  auto add = options.add_options();
+  add("all", "all pools and volumes");
+  add("accept-changed-image", "the image's files were changed or restored on purpose");
+}
+
+Result<CommandRun> prepare_activate(const Operands& operands, const CommandOptions& options) {
+  return bind(activate_command,
+              ActivateArguments{.name = TRY(name_or_all(operands, options)),
+                                .accept_changed_image = options.contains("accept-changed-image")});
+}
+
+void declare_deactivate(OptionList& options) {
+  options.add_options()("all", "all volumes and pools");
+}
+
+Result<CommandRun> prepare_deactivate(const Operands& operands, const CommandOptions& options) {
+  return bind(deactivate_command, DeactivateArguments{TRY(name_or_all(operands, options))});
+}
+
+Result<CommandRun> prepare_remove(const Operands& operands, const CommandOptions&) {
+  return bind(remove_command, RemoveArguments{operands[0]});
+}
+
+void declare_hydrate(OptionList& options) {
+  auto add = options.add_options();
+  add("rate", value("SIZE"), "copy at most so many bytes a second");
+  add("progress", "show progress also when standard error is no terminal");
+}
+
+Result<CommandRun> prepare_hydrate(const Operands& operands, const CommandOptions& options) {
+  return bind(hydrate_command, HydrateArguments{.name = operands[0],
+                                                .rate = TRY(size_of(options, "rate")),
+                                                .progress = options.contains("progress")});
+}
+
+Result<CommandRun> prepare_list(const Operands&, const CommandOptions&) {
+  return CommandRun(list_command);
+}
+
+Result<CommandRun> prepare_status(const Operands& operands, const CommandOptions&) {
+  return bind(status_command, StatusArguments{operands[0]});
+}
+
+}  // namespace underlay::thin
