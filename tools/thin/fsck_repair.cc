@@ -44,7 +44,8 @@ Result<void> reload(const Host& host, const Registry& registry, const std::strin
 
 Result<void> reconnect_image(const Host& host, const ImageRecord& image) {
   const auto device = TRY(find_attachment(image));
-  return device ? reconnect(host, image, *device) : Result<void>{};
+  if (device) TRY(reconnect(host, image, *device));
+  return {};
 }
 
 // The device's backend identifier is looked at again: it may be another one by now.
