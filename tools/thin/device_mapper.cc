@@ -140,11 +140,6 @@ Result<void> load(const DmTable& table) {
   return task.run("loading a table into");
 }
 
-// Drops a table that was loaded but is not live.
-Result<void> clear(const std::string& name) {
-  return Task(DM_DEVICE_CLEAR, name).run("clearing the loaded table of");
-}
-
 Result<void> suspend(const std::string& name, Flush flush) {
   Task task(DM_DEVICE_SUSPEND, name);
   if (flush == Flush::kNo) {
@@ -236,7 +231,7 @@ Result<void> dm_reload(const DmTable& table, Flush flush) {
   TRY(load(table));
   if (auto suspended = suspend(table.name, flush); !suspended) {
     Error error = std::move(suspended).error();
-    if (const auto cleared = clear(table.name); !cleared) {
+    if (const auto cleared = dm_clear(table.name); !cleared) {
       error.message += "; " + cleared.error().to_string();
     }
     // Harmless when it is not suspended, as it should be.
@@ -260,6 +255,11 @@ Result<void> dm_resume(const std::string& name) {
   TRY(own_device(name, "resume"));
   // Without a new table, the kernel tells udev nothing that its rules would have to know.
   return resume(name, false);
+}
+
+Result<void> dm_clear(const std::string& name) {
+  TRY(own_device(name, "clear"));
+  return Task(DM_DEVICE_CLEAR, name).run("clearing the loaded table of");
 }
 
 Result<void> dm_remove(const std::string& name) {

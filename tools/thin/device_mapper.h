@@ -61,6 +61,8 @@ Result<void> dm_reload(const DmTable& table, Flush flush);
 // Waits for the I/O that is under way (and with kYes writes back and freezes a file system on it).
 Result<void> dm_suspend(const std::string& name, Flush flush);
 Result<void> dm_resume(const std::string& name);
+// Drops a table that was loaded and is not live.
+Result<void> dm_clear(const std::string& name);
 // Retries for a moment when something (udev) has it open. kUsage, naming the holders, when it is in
 // use.
 Result<void> dm_remove(const std::string& name);
