@@ -55,6 +55,16 @@ class Maker:
         shutil.rmtree(tree)
         return base, child
 
+    def overlay(self, name, backing, raw):
+        """An image that has a megabyte of its own, where the file system of `raw` has nothing."""
+        offset = raw.stat().st_size - 4 * MIB
+        changed = bytearray(raw.read_bytes())
+        changed[offset:offset + MIB] = bytes([9]) * MIB
+        path = self.add(name, "qcow2", write_raw(self.folder / (name + ".raw"), changed))
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", self.folder / backing, "-F", "qcow2",
+            path)
+        run("qemu-io", "-c", f"write -q -P 9 {offset} {MIB}", path)
+
     def make(self):
         base, child = self.file_systems()
         force_size = ("-o", "force_size=on")  # else the size is rounded up to a geometry
@@ -62,11 +72,7 @@ class Maker:
         self.convert("compressed.qcow2", "qcow2", base, "-c")
         self.convert("chain.qcow2", "qcow2", child,
                      "-B", self.folder / "plain.qcow2", "-F", "qcow2")
-        partly = bytearray(base.read_bytes())
-        partly[-4 * MIB:-3 * MIB] = content(MIB, 9)  # where the file system has nothing
-        self.convert("chain-on-compressed.qcow2", "qcow2",
-                     write_raw(self.folder / "partly.raw", partly),
-                     "-B", self.folder / "compressed.qcow2", "-F", "qcow2")
+        self.overlay("chain-on-compressed.qcow2", "compressed.qcow2", base)
         self.convert("dynamic.vhd", "vpc", base, *force_size)
         self.convert("sparse.vmdk", "vmdk", base)
         self.convert("stream.vmdk", "vmdk", base, "-o", "subformat=streamOptimized")

@@ -320,13 +320,17 @@ Result<std::vector<Step>> origin_steps(const Host& host, const ImageRecord& imag
   making->image = image;
   making->not_direct = why_not_direct(image, plan.get());
   making->plan = std::move(plan);
-  if (image.direct == DirectMode::kAlways && !making->not_direct.empty()) {
-    return in_file(fail(ErrorKind::kUnsupported, "cannot be mapped directly (--direct always): {}",
-                        making->not_direct),
+  const bool needs_server = !making->not_direct.empty() || making->plan->server_sectors > 0;
+  if (image.direct == DirectMode::kAlways && needs_server) {
+    const std::string& reason =
+        making->not_direct.empty() ? making->plan->reason : making->not_direct;
+    return in_file(fail(ErrorKind::kUnsupported,
+                        "not all of it can be read without the server (--direct always): {}; "
+                        "--direct auto takes what can",
+                        reason),
                    image.location);
   }
   std::vector<Step> steps;
-  const bool needs_server = !making->not_direct.empty() || making->plan->server_sectors > 0;
   if (needs_server) steps = TRY(attach_steps(host, image));
   steps.push_back(create_step(std::move(making)));
   return steps;

@@ -31,7 +31,8 @@ void declare_image(OptionList& options) {
   add("dead-timeout", value("SECONDS"),
       "reads wait for a lost server so long, then they fail (default 300)");
   add("direct", value("MODE"),
-      "read uncompressed data straight from the image's files: auto (default), always or never");
+      "read uncompressed data straight from the image's files: auto (default) where it can be, "
+      "always (refuse an image that needs the server), or never");
 }
 
 Result<ImageArguments> image_arguments(const std::string& location, const CommandOptions& options) {
