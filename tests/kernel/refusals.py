@@ -81,7 +81,7 @@ def devices_in_use():
     with pool():
         device = create("volume", one)
         nbd = "/dev/" + guest.nbd_devices()[0]
-        with mounted(device) as files:
+        with mounted(device, "-o", "ro,noload") as files:
             for command in ("remove", "deactivate"):
                 unchanged_by(command, "volume", words=["volume", files])
             unchanged_by("pool", "remove", "pool", words=["volume"])

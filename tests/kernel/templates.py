@@ -62,7 +62,10 @@ class Maker:
         self.convert("compressed.qcow2", "qcow2", base, "-c")
         self.convert("chain.qcow2", "qcow2", child,
                      "-B", self.folder / "plain.qcow2", "-F", "qcow2")
-        self.convert("chain-on-compressed.qcow2", "qcow2", child,
+        partly = bytearray(base.read_bytes())
+        partly[-4 * MIB:-3 * MIB] = content(MIB, 9)  # where the file system has nothing
+        self.convert("chain-on-compressed.qcow2", "qcow2",
+                     write_raw(self.folder / "partly.raw", partly),
                      "-B", self.folder / "compressed.qcow2", "-F", "qcow2")
         self.convert("dynamic.vhd", "vpc", base, *force_size)
         self.convert("sparse.vmdk", "vmdk", base)

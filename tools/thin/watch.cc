@@ -29,7 +29,8 @@ using std::chrono::milliseconds;
 
 // How often the registry and the devices are looked at when nothing is heard.
 constexpr std::chrono::seconds kLookAgain{2};
-constexpr size_t kMostRepairs = 16;  // at the same time
+constexpr size_t kMostRepairs = 16;                // at the same time
+constexpr std::chrono::seconds kFinishRepairs{5};  // when asked to end
 
 // One attached image.
 struct Watched {
@@ -63,6 +64,7 @@ class Watch {
   void end_repair(Watched& watched);
   void hear_events();
   bool wait();  // false: asked to end
+  void finish_repairs();
   bool is_idle() const;
   size_t repairs() const;
   int wait_milliseconds() const;
@@ -248,12 +250,28 @@ bool Watch::wait() {
   return true;
 }
 
+// A repair that has begun would end with this process, half done.
+void Watch::finish_repairs() {
+  const auto end = Clock::now() + kFinishRepairs;
+  for (auto& [id, watched] : images_) {
+    if (!watched.repair) continue;
+    const auto left = std::chrono::ceil<milliseconds>(end - Clock::now()).count();
+    pollfd ended{.fd = watched.repair->fd(), .events = POLLIN, .revents = 0};
+    if (::poll(&ended, 1, static_cast<int>(std::max<milliseconds::rep>(0, left))) > 0) {
+      end_repair(watched);
+    }
+  }
+}
+
 Result<void> Watch::run() {
   make_sure_of_all();
   while (true) {
     begin_repairs();
     if (once_ && is_idle()) break;
-    if (!wait()) return {};
+    if (!wait()) {
+      finish_repairs();
+      return {};
+    }
   }
   if (!last_trouble_.empty()) return fail(ErrorKind::kIo, "could not look at the devices");
   if (failed_ == 0) return {};
