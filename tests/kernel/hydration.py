@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import threading
+import time
 
 import guest
 from guest import (MIB, THIN, check, create, device_size, equal, everything, mounted, pool,
@@ -45,6 +46,7 @@ class Writer(threading.Thread):
         check(os.pwrite(descriptor, data, at) == length, "a short write")
         self.model[at:at + length] = data
         self.writes += 1
+        time.sleep(0.01)  # a guest that writes faster soon leaves nothing to be copied
 
     def stop(self):
         """Ends it; the device must hold what the model says."""
