@@ -46,7 +46,7 @@ class Writer(threading.Thread):
         check(os.pwrite(descriptor, data, at) == length, "a short write")
         self.model[at:at + length] = data
         self.writes += 1
-        time.sleep(0.01)  # a guest that writes faster soon leaves nothing to be copied
+        time.sleep(0.03)  # a guest that writes faster soon leaves nothing to be copied
 
     def stop(self):
         """Ends it; the device must hold what the model says."""
