@@ -109,7 +109,7 @@ def no_write_of_the_guest_is_lost():
 
 def interrupt(number, seconds):
     """Runs a slow hydration and ends it by a signal; its exit status."""
-    with started(THIN, "hydrate", "volume", "--rate", "4M") as hydrate:
+    with started(THIN, "hydrate", "volume", "--rate", "1M") as hydrate:
         try:
             hydrate.wait(seconds)
         except subprocess.TimeoutExpired:
