@@ -112,6 +112,7 @@ def devices_and_servers_without_a_record_go():
         state = everything()
         equal((state["dm"], state["nbd"], state["servers"]), (["pool"], [], []), "what is left")
         equal(problems(), {"unknown-thin-id": False}, "a second fsck")
+        must("dmsetup", "message", "pool", "0", "delete 1")
 
 
 @scenario

@@ -274,6 +274,7 @@ def pool(name="pool", size="256M", *options):
             thin("remove", volume["name"])
     thin("pool", "remove", name)
     equal(everything(), before, f"what is left after pool {name} was removed")
+    shutil.rmtree(folder)
 
 
 def create(name, template_, *options, pool_name="pool"):

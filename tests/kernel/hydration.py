@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import threading
+import time
 
 import guest
 from guest import (MIB, THIN, check, create, device_size, equal, everything, mounted, pool,
@@ -45,6 +46,7 @@ class Writer(threading.Thread):
         check(os.pwrite(descriptor, data, at) == length, "a short write")
         self.model[at:at + length] = data
         self.writes += 1
+        time.sleep(0.03)  # a guest that writes faster soon leaves nothing to be copied
 
     def stop(self):
         """Ends it; the device must hold what the model says."""
@@ -107,7 +109,7 @@ def no_write_of_the_guest_is_lost():
 
 def interrupt(number, seconds):
     """Runs a slow hydration and ends it by a signal; its exit status."""
-    with started(THIN, "hydrate", "volume", "--rate", "4M") as hydrate:
+    with started(THIN, "hydrate", "volume", "--rate", "1M") as hydrate:
         try:
             hydrate.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -34,24 +34,6 @@ Result<void> accept_changed(RegistryStore& store, const std::string& image_id) {
   return store.write(std::move(next));
 }
 
-Result<void> activate_one(const Host& host, RegistryStore& store, const std::string& name,
-                          bool accept_changed_image) {
-  {
-    const VolumeRecord volume = TRY(find_volume(store.get(), name));
-    if (TRY(is_active(volume))) return {};
-    TRY(bring_up_pool(host, store, volume.pool));
-  }
-  // The recovery may have taken the volume back.
-  const VolumeRecord volume = TRY(find_volume(store.get(), name));
-  if (accept_changed_image && !host.dry_run) TRY(accept_changed(store, volume.image));
-  std::vector<Step> steps;
-  if (!volume.image.empty()) {
-    steps = TRY(bring_up_origin_steps(host, *store.get().image(volume.image)));
-  }
-  steps.push_back(activate_step(volume));
-  return perform(host, steps);
-}
-
 Result<void> deactivate_one(const Host& host, const RegistryStore& store,
                             const VolumeRecord& volume) {
   std::vector<Step> steps;
@@ -100,6 +82,24 @@ Result<void> bring_up_pool(const Host& host, RegistryStore& store, const std::st
   return host.dry_run ? Result<void>{} : recover_pool(store, name);
 }
 
+Result<void> bring_up_volume(const Host& host, RegistryStore& store, const std::string& name,
+                             bool accept_changed_image) {
+  {
+    const VolumeRecord volume = TRY(find_volume(store.get(), name));
+    if (TRY(is_active(volume))) return {};
+    TRY(bring_up_pool(host, store, volume.pool));
+  }
+  // The recovery may have taken the volume back.
+  const VolumeRecord volume = TRY(find_volume(store.get(), name));
+  if (accept_changed_image && !host.dry_run) TRY(accept_changed(store, volume.image));
+  std::vector<Step> steps;
+  if (!volume.image.empty()) {
+    steps = TRY(bring_up_origin_steps(host, *store.get().image(volume.image)));
+  }
+  steps.push_back(activate_step(volume));
+  return perform(host, steps);
+}
+
 Result<std::vector<Step>> bring_up_origin_steps(const Host& host, const ImageRecord& image) {
   if (TRY(dm_info(origin_name(image.id)))) return std::vector<Step>();
   return origin_steps(host, image, TRY(plan_known_image(image)));
@@ -126,7 +126,7 @@ Result<void> activate_command(const Host& host, const ActivateArguments& argumen
   RegistryStore store = TRY(open_registry(host));
   const bool accept = arguments.accept_changed_image;
   if (!arguments.name.empty()) {
-    TRY(activate_one(host, store, arguments.name, accept));
+    TRY(bring_up_volume(host, store, arguments.name, accept));
     return host.dry_run ? Result<void>{} : report_device(host, dm_path(arguments.name));
   }
   const Registry before = store.get();
@@ -136,7 +136,7 @@ Result<void> activate_command(const Host& host, const ActivateArguments& argumen
   const auto volumes = for_all(before.volumes, "volume", [&](const VolumeRecord& volume) {
     // A creation that was interrupted has just been taken back.
     if (store.get().volume(volume.name) == nullptr) return Result<void>{};
-    return activate_one(host, store, volume.name, accept);
+    return bring_up_volume(host, store, volume.name, accept);
   });
   return volumes ? pools : volumes;
 }

@@ -28,6 +28,8 @@ constexpr std::array kCommands{
     Command{"remove", "NAME", "delete a volume", nullptr, prepare_remove},
     Command{"hydrate", "NAME", "copy what a volume reads from its image, then let go of the image",
             declare_hydrate, prepare_hydrate},
+    Command{"fsck", "", "tell, or repair, what is not as the registry says", declare_fsck,
+            prepare_fsck},
     Command{"list", "", "list the volumes", nullptr, prepare_list},
     Command{"status", "NAME", "tell how a volume is doing", nullptr, prepare_status},
     Command{"attach", "IMAGE", "put an image behind an nbd device of the kernel", declare_image,

@@ -24,7 +24,10 @@ struct Hydrate {
 Step activate_volume_step(const Host& host, const std::string& name) {
   return {.name = "activate-volume",
           .words = "underlay-thin activate " + name,
-          .run = [host, name]() { return activate_command(host, {.name = name}); },
+          .run = [host, name]() -> Result<void> {
+            RegistryStore store = TRY(open_registry(host));
+            return bring_up_volume(host, store, name, /*accept_changed_image=*/false);
+          },
           .undo = {}};
 }
 

@@ -1,6 +1,7 @@
 #include "tools/thin/prepare_volumes.h"
 
 #include "tools/thin/activation.h"
+#include "tools/thin/fsck_command.h"
 #include "tools/thin/hydrate_command.h"
 #include "tools/thin/list_commands.h"
 #include "tools/thin/prepare_images.h"
@@ -74,6 +75,14 @@ Result<CommandRun> prepare_hydrate(const Operands& operands, const CommandOption
   return bind(hydrate_command, HydrateArguments{.name = operands[0],
                                                 .rate = TRY(size_of(options, "rate")),
                                                 .progress = options.contains("progress")});
+}
+
+void declare_fsck(OptionList& options) {
+  options.add_options()("repair", "repair what can be repaired without losing data");
+}
+
+Result<CommandRun> prepare_fsck(const Operands&, const CommandOptions& options) {
+  return bind(fsck_command, FsckArguments{.repair = options.contains("repair")});
 }
 
 Result<CommandRun> prepare_list(const Operands&, const CommandOptions&) {
