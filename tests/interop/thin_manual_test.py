@@ -32,7 +32,8 @@ def option_words(short, name, value):
 
 def commands_of_help(text):
     """{"pool create": "pool create NAME"}"""
-    lines = re.findall(r"^  ([a-z]+(?: [a-z]+)??) ((?:\[?[A-Z]+\]? )*) +[a-z]", text, flags=re.MULTILINE)
+    lines = re.findall(r"^  ([a-z]+(?: [a-z]+)??) ((?:\[?[A-Z]+\]? )*) +[a-z]", text,
+                       flags=re.MULTILINE)
     return {name: f"{name} {operands}".strip() for name, operands in lines}
 
 
