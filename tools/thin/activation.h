@@ -27,10 +27,6 @@ Result<void> deactivate_command(const Host& host, const DeactivateArguments& arg
 
 // What other commands need of it.
 
-// kNotFound, naming the command that lists them.
-Result<VolumeRecord> find_volume(const Registry& registry, const std::string& name);
-Result<PoolRecord> find_pool(const Registry& registry, const std::string& name);
-
 // Activates the pool unless it is active, and finishes or takes back what was interrupted in it.
 Result<void> bring_up_pool(const Host& host, RegistryStore& store, const std::string& name);
 // Activates the volume, with all that it needs, unless it is active. Prints nothing but the steps
@@ -39,9 +35,5 @@ Result<void> bring_up_volume(const Host& host, RegistryStore& store, const std::
                              bool accept_changed_image);
 // Steps that make the origin of the image unless it is there.
 Result<std::vector<Step>> bring_up_origin_steps(const Host& host, const ImageRecord& image);
-// The step "release-origin", which takes the origin of an image down, unless a volume on it other
-// than `except` is active. No step for "".
-std::vector<Step> release_origin_steps(const Host& host, const Registry& registry,
-                                       const std::string& image_id, const std::string& except);
 
 }  // namespace underlay::thin

@@ -61,11 +61,6 @@ Result<void> report_attachment(const Host& host, const ImageRecord& image) {
   return {};
 }
 
-bool has_volumes(const Registry& registry, const std::string& image_id) {
-  return std::any_of(registry.volumes.begin(), registry.volumes.end(),
-                     [&](const VolumeRecord& volume) { return volume.image == image_id; });
-}
-
 Step forget_step(RegistryStore& store, const ImageRecord& image) {
   Step step;
   step.name = "forget-image";
@@ -91,7 +86,7 @@ Result<void> attach_command(const Host& host, const AttachArguments& arguments) 
     }
   }
   std::vector<Step> steps = keep_steps(store, chosen);
-  for (Step& step : TRY(attach_steps(host, chosen.record))) steps.push_back(std::move(step));
+  append_steps(steps, TRY(attach_steps(host, chosen.record)));
   TRY(perform(host, steps));
   return host.dry_run ? Result<void>{} : report_attachment(host, chosen.record);
 }

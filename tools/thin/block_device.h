@@ -13,6 +13,8 @@ Result<uint64_t> block_device_size(const std::string& path);  // bytes
 Result<bool> block_device_read_only(const std::string& path);
 // "7:3"
 Result<std::string> block_device_number(const std::string& path);
+// "7:3" -> "/dev/loop3", "254:1" -> "/dev/mapper/NAME".
+Result<std::string> block_device_path(const std::string& number);
 
 // Who holds the device or a partition of it, in words: "/dev/mapper/vm1", "a mount on /mnt",
 // "process 123 (qemu)". Empty: nobody that can be seen. Looks at sysfs, mounts, swap and the other

@@ -11,6 +11,7 @@
 #include "tools/thin/transaction.h"
 #include "tools/thin/volume_device.h"
 #include "tools/thin/volume_reload.h"
+#include "tools/thin/names.h"
 
 namespace underlay::thin {
 namespace {

@@ -13,7 +13,6 @@ namespace {
 
 constexpr unsigned kLocalRecovery = 5;    // seconds: a server on this host answers or is gone
 constexpr unsigned kRemoteRecovery = 30;  // seconds: the network may pause
-constexpr std::chrono::seconds kDialLimit{10};
 
 // The record of the image at `location`. One image has one record, however often it is named.
 const ImageRecord* find_known(const Registry& registry, const std::string& location,
@@ -38,13 +37,6 @@ Result<ChosenImage> take_known(const ImageRecord& record, const ImageArguments& 
   return ChosenImage{record, false, nullptr};
 }
 
-Failure changed(const std::string& location) {
-  return in_file(fail(ErrorKind::kUsage,
-                      "has changed since volumes were made on it: put the original back, or give "
-                      "the new image a name of its own"),
-                 location);
-}
-
 Result<void> check_arguments(const ImageArguments& arguments) {
   constexpr unsigned kMostConnections = 64;
   if (arguments.connections == 0 || arguments.connections > kMostConnections) {
@@ -60,7 +52,7 @@ Result<void> check_arguments(const ImageArguments& arguments) {
 Result<ImageRecord> new_record(const ImageArguments& arguments, bool remote) {
   ImageRecord record;
   record.id = TRY(random_id());
-  record.backend = "underlay-" + TRY(random_uuid());
+  record.backend = kBackendPrefix + TRY(random_uuid());
   record.backing_format = arguments.image.backing_format;
   record.allow_paths = arguments.image.allow_paths;
   record.connections = arguments.connections;
@@ -147,13 +139,8 @@ Result<ImageRecord> find_image(const Registry& registry, const std::string& text
 Result<std::shared_ptr<const ImagePlan>> plan_known_image(const ImageRecord& image) {
   if (image.is_remote()) return std::shared_ptr<const ImagePlan>();
   const auto purpose = image.direct == DirectMode::kNever ? PlanFor::kStamps : PlanFor::kDirectMap;
-  auto plan =
-      std::make_shared<const ImagePlan>(TRY(plan_image({.location = image.location,
-                                                        .format = image.format,
-                                                        .backing_format = image.backing_format,
-                                                        .allow_paths = image.allow_paths},
-                                                       purpose)));
-  if (plan->size != image.size || plan->files != image.files) return changed(image.location);
+  auto plan = std::make_shared<const ImagePlan>(TRY(plan_image(choice_of(image), purpose)));
+  TRY(check_unchanged(image, *plan));
   return plan;
 }
 
@@ -182,8 +169,7 @@ std::vector<Step> forget_image_steps(RegistryStore& store, const std::string& im
            .words = fmt::format("# registry: image {} goes unless something uses it", image_id),
            .run = [&store, image_id]() -> Result<void> {
              Registry next = store.get();
-             const auto uses = [&](const VolumeRecord& volume) { return volume.image == image_id; };
-             if (std::any_of(next.volumes.begin(), next.volumes.end(), uses)) return {};
+             if (has_volumes(next, image_id)) return {};
              const size_t gone = std::erase_if(next.images, [&](const ImageRecord& image) {
                return image.id == image_id && !image.keep;
              });

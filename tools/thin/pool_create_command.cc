@@ -13,12 +13,10 @@
 #include "tools/thin/pool_devices.h"
 #include "tools/thin/pool_plan.h"
 #include "tools/thin/pool_removal.h"
+#include "tools/thin/thin_pool.h"
 
 namespace underlay::thin {
 namespace {
-
-// The kernel formats metadata whose first block is zero.
-constexpr uint64_t kSuperblock = 4096;
 
 // A sparse file that only root may read: guests' data will be in it.
 Result<void> make_file(const std::string& path, uint64_t size) {
@@ -90,7 +88,8 @@ Step space_step(const PoolPlan& plan) {
   }
   return {.name = "zero-metadata",
           .words = erase_pool_words(plan.record),
-          .run = [pool = plan.record]() { return zero_start(pool.metadata, kSuperblock); },
+          // The kernel formats metadata whose first block is zero.
+          .run = [pool = plan.record]() { return zero_start(pool.metadata, kMetadataBlock); },
           .undo = {}};
 }
 

@@ -14,11 +14,10 @@
 #include "tools/thin/pool_devices.h"
 #include "tools/thin/pool_removal.h"
 #include "tools/thin/thin_pool.h"
+#include "tools/thin/names.h"
 
 namespace underlay::thin {
 namespace {
-
-constexpr uint64_t kSector = 512;
 
 Result<uint64_t> file_size(const std::string& path) {
   struct stat status {};
@@ -46,7 +45,7 @@ struct Growth {
   uint64_t blocks = 0;
   uint64_t data_size = 0;  // bytes
 
-  uint64_t block_size() const { return pool.block_sectors * kSector; }
+  uint64_t block_size() const { return pool.block_sectors * kSectorBytes; }
 };
 
 Result<Growth> plan_growth(const PoolRecord& pool, const PoolGrowArguments& arguments) {

@@ -11,11 +11,10 @@
 #include "tools/thin/pool_devices.h"
 #include "tools/thin/shell_words.h"
 #include "tools/thin/transaction.h"
+#include "tools/thin/thin_pool.h"
 
 namespace underlay::thin {
 namespace {
-
-constexpr uint64_t kSuperblock = 4096;
 
 Result<void> delete_file(const std::string& path) {
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
@@ -44,7 +43,7 @@ Result<void> erase_pool(const PoolRecord& pool) {
     return is_pool.error().kind == ErrorKind::kNotFound ? Result<void>() : Failure(is_pool.error());
   }
   // Whatever else stands there now was not made by us.
-  return *is_pool ? zero_start(pool.metadata, kSuperblock) : Result<void>();
+  return *is_pool ? zero_start(pool.metadata, kMetadataBlock) : Result<void>();
 }
 
 std::string erase_pool_words(const PoolRecord& pool) {

@@ -1,12 +1,12 @@
 #include <algorithm>
 #include <memory>
 
-#include "tools/thin/activation.h"
 #include "tools/thin/device_mapper.h"
 #include "tools/thin/pool_commands.h"
 #include "tools/thin/pool_devices.h"
 #include "tools/thin/pool_removal.h"
 #include "tools/thin/thin_pool.h"
+#include "tools/thin/names.h"
 
 namespace underlay::thin {
 namespace {

@@ -4,6 +4,7 @@
 
 #include "tools/thin/suspend_guard.h"
 #include "tools/thin/thin_pool.h"
+#include "tools/thin/names.h"
 
 namespace underlay::thin {
 namespace {
@@ -12,17 +13,13 @@ void erase_volume(Registry& registry, const std::string& name) {
   std::erase_if(registry.volumes, [&](const VolumeRecord& volume) { return volume.name == name; });
 }
 
-Result<const PoolRecord*> pool_without_pending(const RegistryStore& store,
-                                               const std::string& name) {
-  const PoolRecord* const pool = store.get().pool(name);
-  if (pool == nullptr) {
-    return fail(ErrorKind::kNotFound, "pool {}: there is none of that name: see 'pool list'", name);
-  }
-  if (pool->pending) {
+Result<PoolRecord> pool_without_pending(const RegistryStore& store, const std::string& name) {
+  PoolRecord pool = TRY(find_pool(store.get(), name));
+  if (pool.pending) {
     return fail(ErrorKind::kUsage,
                 "pool {}: a change of volume {} was interrupted and could not be completed: run "
                 "'underlay-thin fsck'",
-                name, pool->pending->volume);
+                name, pool.pending->volume);
   }
   return pool;
 }
@@ -88,13 +85,13 @@ Step commit_record_step(RegistryStore& store, const std::string& pool, std::stri
 }
 
 Result<uint32_t> choose_thin_id(const RegistryStore& store, const std::string& name) {
-  const PoolRecord* const pool = TRY(pool_without_pending(store, name));
+  const PoolRecord pool = TRY(pool_without_pending(store, name));
   constexpr uint32_t kMostThinIds = 1u << 24;  // of the kernel: 24 bits
-  if (pool->next_thin_id >= kMostThinIds) {
+  if (pool.next_thin_id >= kMostThinIds) {
     return fail(ErrorKind::kLimit, "pool {}: all {} thin ids have been used: make another pool",
                 name, kMostThinIds);
   }
-  return pool->next_thin_id;
+  return pool.next_thin_id;
 }
 
 void add_pending(Registry& registry, const VolumeRecord& volume, Pending::Kind kind) {
@@ -172,8 +169,7 @@ Result<PlannedVolume> plan_snapshot(RegistryStore& store, const VolumeRecord& so
 }
 
 Result<std::vector<Step>> plan_remove(RegistryStore& store, const VolumeRecord& volume) {
-  const PoolRecord* const current = TRY(pool_without_pending(store, volume.pool));
-  const uint64_t from = current->transaction_id;
+  const uint64_t from = TRY(pool_without_pending(store, volume.pool)).transaction_id;
   const auto deleted = std::make_shared<bool>(false);
   const auto mark = [from, volume](Registry& next) {
     next.pool(volume.pool)->pending =

@@ -19,8 +19,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::seconds kEndLimit{5};
-
 struct Upgraded {
   ImageRecord image;
   pid_t pid = 0;
@@ -33,7 +31,7 @@ struct Upgraded {
 Result<pid_t> replace_server(const Host& host, const ImageRecord& image) {
   const pid_t pid = TRY(start_server(host, image, StartMode::kBeside));
   if (const auto old_server = TRY(open_server(host, image.id))) {
-    TRY(end_server(*old_server, kEndLimit));
+    TRY(end_server(*old_server));
   }
   TRY(promote_server(host, image.id));
   const auto device = TRY(find_attachment(image));

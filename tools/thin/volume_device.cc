@@ -8,19 +8,6 @@
 namespace underlay::thin {
 namespace {
 
-Result<DmTable> table_of(const VolumeRecord& volume) {
-  const auto pool = TRY(dm_info(volume.pool));
-  if (!pool) {
-    return fail(ErrorKind::kUsage, "{}: its pool {} is not active", volume.name, volume.pool);
-  }
-  const std::string origin = TRY(origin_number(volume));
-  return DmTable{.name = volume.name,
-                 .uuid = volume.uuid,
-                 .targets = {thin_target(volume, pool->number(), origin)},
-                 .read_only = false,
-                 .internal = false};
-}
-
 std::string table_words(const VolumeRecord& volume) {
   const std::string origin = volume.image.empty() ? "" : dm_path(origin_name(volume.image));
   const DmTarget target = thin_target(volume, dm_path(volume.pool), origin);
@@ -58,10 +45,22 @@ Result<std::string> origin_number(const VolumeRecord& volume) {
   return info->number();
 }
 
+Result<DmTable> volume_table(const VolumeRecord& volume) {
+  const auto pool = TRY(dm_info(volume.pool));
+  if (!pool) {
+    return fail(ErrorKind::kUsage, "{}: its pool {} is not active", volume.name, volume.pool);
+  }
+  return DmTable{.name = volume.name,
+                 .uuid = volume.uuid,
+                 .targets = {thin_target(volume, pool->number(), TRY(origin_number(volume)))},
+                 .read_only = false,
+                 .internal = false};
+}
+
 Step activate_step(const VolumeRecord& volume) {
   return {.name = "activate",
           .words = table_words(volume),
-          .run = [volume]() -> Result<void> { return dm_create(TRY(table_of(volume))); },
+          .run = [volume]() -> Result<void> { return dm_create(TRY(volume_table(volume))); },
           .undo = [volume]() { return deactivate(volume); }};
 }
 
@@ -69,7 +68,7 @@ Step deactivate_step(const VolumeRecord& volume) {
   return {.name = "deactivate",
           .words = "dmsetup remove " + volume.name,
           .run = [volume]() { return deactivate(volume); },
-          .undo = [volume]() -> Result<void> { return dm_create(TRY(table_of(volume))); }};
+          .undo = [volume]() -> Result<void> { return dm_create(TRY(volume_table(volume))); }};
 }
 
 Result<bool> is_active(const VolumeRecord& volume) {
@@ -77,10 +76,9 @@ Result<bool> is_active(const VolumeRecord& volume) {
   return info && info->uuid == volume.uuid;
 }
 
-Result<bool> image_is_used(const Registry& registry, const std::string& image_id,
-                           const std::string& except) {
+Result<bool> image_is_used(const Registry& registry, const std::string& image_id) {
   for (const VolumeRecord& volume : registry.volumes) {
-    if (volume.image != image_id || volume.name == except) continue;
+    if (volume.image != image_id) continue;
     if (TRY(is_active(volume))) return true;
   }
   return false;

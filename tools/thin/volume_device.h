@@ -7,6 +7,7 @@
 #include "tools/thin/host.h"
 #include "tools/thin/registry.h"
 #include "tools/thin/steps.h"
+#include "tools/thin/device_mapper.h"
 
 namespace underlay::thin {
 
@@ -16,12 +17,15 @@ Step activate_step(const VolumeRecord& volume);
 // The step "deactivate". Fails, naming the holders, when the volume is in use.
 Step deactivate_step(const VolumeRecord& volume);
 
+// The table of the volume's device, with the origin that the record names (which must be active),
+// or with none. REQUIRES: the pool is active.
+Result<DmTable> volume_table(const VolumeRecord& volume);
+
 // The origin of `volume` ("MAJOR:MINOR", "" when it has none), checked to be of the image's size.
 Result<std::string> origin_number(const VolumeRecord& volume);
 
 Result<bool> is_active(const VolumeRecord& volume);
-// Is a volume on this image active, other than `except`?
-Result<bool> image_is_used(const Registry& registry, const std::string& image_id,
-                           const std::string& except);
+// Is a volume on this image active?
+Result<bool> image_is_used(const Registry& registry, const std::string& image_id);
 
 }  // namespace underlay::thin
