@@ -6,12 +6,13 @@
 
 #include "tools/thin/device_mapper.h"
 #include "tools/thin/image_choice.h"
+#include "tools/thin/image_release.h"
+#include "tools/thin/names.h"
 #include "tools/thin/origin.h"
+#include "tools/thin/output.h"
 #include "tools/thin/pool_devices.h"
 #include "tools/thin/transaction.h"
 #include "tools/thin/volume_device.h"
-#include "tools/thin/image_release.h"
-#include "tools/thin/names.h"
 
 namespace underlay::thin {
 namespace {

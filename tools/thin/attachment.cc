@@ -12,7 +12,7 @@
 #include <cerrno>
 #include <memory>
 
-#include "tools/thin/block_device.h"
+#include "io/block_device_holders.h"
 #include "tools/thin/image_plan.h"
 #include "tools/thin/server_process.h"
 #include "tools/thin/shell_words.h"

@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "io/block_device_holders.h"
 #include "tools/thin/block_device.h"
 #include "tools/thin/image_plan.h"
-#include "tools/thin/pool_devices.h"
-#include "tools/thin/server_process.h"
 #include "tools/thin/origin.h"
+#include "tools/thin/pool_devices.h"
 #include "tools/thin/registry_store.h"
+#include "tools/thin/server_process.h"
 
 namespace underlay::thin {
 namespace {

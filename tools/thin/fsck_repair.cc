@@ -2,11 +2,11 @@
 
 #include <filesystem>
 
+#include "io/block_device_holders.h"
 #include "io/kernel_nbd.h"
 #include "tools/thin/activation.h"
 #include "tools/thin/attachment.h"
 #include "tools/thin/block_copier.h"
-#include "tools/thin/block_device.h"
 #include "tools/thin/device_mapper.h"
 #include "tools/thin/image_release.h"
 #include "tools/thin/names.h"

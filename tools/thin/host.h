@@ -22,7 +22,4 @@ struct Host {
 // --json as {"steps": [{"name", "command"}]}). Prints their times when verbose.
 Result<void> perform(const Host& host, const std::vector<Step>& steps);
 
-// Prints the device that a command made: its path, or {"version": 1, "device": path}.
-Result<void> report_device(const Host& host, const std::string& path);
-
 }  // namespace underlay::thin

@@ -5,10 +5,10 @@
 #include <thread>
 
 #include "tools/thin/image_plan.h"
+#include "tools/thin/names.h"
 #include "tools/thin/pool_devices.h"
 #include "tools/thin/thin_pool.h"
 #include "tools/thin/transaction.h"
-#include "tools/thin/names.h"
 
 namespace underlay::thin {
 namespace {

@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <thread>
 
 #include "io/confined_open.h"
 #include "io/nbd_dial.h"
 #include "tools/thin/attachment.h"
+#include "tools/thin/output.h"
 #include "tools/thin/random_id.h"
 
 namespace underlay::thin {
@@ -42,6 +44,14 @@ Result<void> check_arguments(const ImageArguments& arguments) {
   if (arguments.connections == 0 || arguments.connections > kMostConnections) {
     return fail(ErrorKind::kUsage, "--connections {}: from 1 to {}", arguments.connections,
                 kMostConnections);
+  }
+  // The kernel has one queue for each connection, and no more queues than processors.
+  const unsigned processors = std::max(1u, std::thread::hardware_concurrency());
+  if (arguments.connections > processors) {
+    warn(
+        fmt::format("--connections {}: the kernel uses at most one for each processor, and there "
+                    "are {}",
+                    arguments.connections, processors));
   }
   if (arguments.recovery_timeout == 0u) {
     return fail(ErrorKind::kUsage, "--recovery-timeout 0: at least 1 second");
@@ -104,6 +114,7 @@ Result<ChosenImage> choose_image(const Registry& registry, const ImageArguments&
   if (const auto* known = find_known(registry, plan->location, resolved.image)) {
     return take_known(*known, arguments);
   }
+  for (const std::string& warning : plan->warnings) warn(warning);
   ChosenImage chosen{TRY(new_record(resolved, false)), true, plan};
   chosen.record.location = plan->location;
   chosen.record.format = plan->format;

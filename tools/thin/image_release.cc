@@ -1,6 +1,5 @@
 #include "tools/thin/image_release.h"
 
-
 #include "tools/thin/image_choice.h"
 #include "tools/thin/origin.h"
 #include "tools/thin/volume_device.h"

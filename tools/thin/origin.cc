@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "io/block_device_holders.h"
 #include "tools/thin/attachment.h"
 #include "tools/thin/block_device.h"
 #include "tools/thin/device_mapper.h"

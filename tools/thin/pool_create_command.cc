@@ -5,10 +5,10 @@
 #include <cerrno>
 #include <filesystem>
 
-#include "io/log.h"
 #include "io/unique_fd.h"
 #include "tools/thin/block_device.h"
 #include "tools/thin/device_mapper.h"
+#include "tools/thin/output.h"
 #include "tools/thin/pool_commands.h"
 #include "tools/thin/pool_devices.h"
 #include "tools/thin/pool_plan.h"
@@ -118,7 +118,7 @@ Result<void> pool_create_command(const Host& host, const PoolCreateArguments& ar
   TRY(dm_check_targets({"thin-pool", "thin"}));
   RegistryStore store = TRY(open_pool_registry(host));
   const PoolPlan plan = TRY(plan_pool(arguments, store.get()));
-  if (!plan.warning.empty()) Log("underlay-thin", false).warn(plan.warning);
+  if (!plan.warning.empty()) warn(plan.warning);
   return perform(host, {record_step(store, plan.record), space_step(plan), device_step(plan.record),
                         ready_step(store, plan.record)});
 }

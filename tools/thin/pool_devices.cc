@@ -4,6 +4,7 @@
 #include <memory>
 #include <sstream>
 
+#include "io/block_device_holders.h"
 #include "tools/thin/block_device.h"
 #include "tools/thin/thin_pool.h"
 

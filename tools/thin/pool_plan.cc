@@ -6,13 +6,14 @@
 #include <cerrno>
 #include <filesystem>
 
+#include "io/block_device_holders.h"
 #include "io/unique_fd.h"
 #include "tools/thin/block_device.h"
 #include "tools/thin/device_mapper.h"
+#include "tools/thin/names.h"
 #include "tools/thin/pool_devices.h"
 #include "tools/thin/random_id.h"
 #include "tools/thin/text.h"
-#include "tools/thin/names.h"
 
 namespace underlay::thin {
 namespace {

@@ -5,13 +5,13 @@
 #include <cerrno>
 #include <vector>
 
-#include "io/log.h"
 #include "tools/thin/block_device.h"
 #include "tools/thin/device_mapper.h"
+#include "tools/thin/output.h"
 #include "tools/thin/pool_devices.h"
 #include "tools/thin/shell_words.h"
-#include "tools/thin/transaction.h"
 #include "tools/thin/thin_pool.h"
+#include "tools/thin/transaction.h"
 
 namespace underlay::thin {
 namespace {
@@ -60,11 +60,10 @@ Result<RegistryStore> open_pool_registry(const Host& host) {
     if (pool.state == PoolState::kReady) continue;
     if (const auto cleared = clear_pool(store, pool); !cleared) {
       // Not in the way of what is to be done with other pools.
-      Log("underlay-thin", false)
-          .warn(
-              fmt::format("pool '{}' was only partly made or removed, and cannot be cleared away: "
-                          "{}",
-                          pool.name, cleared.error().to_string()));
+      warn(
+          fmt::format("pool '{}' was only partly made or removed, and cannot be cleared away: "
+                      "{}",
+                      pool.name, cleared.error().to_string()));
     }
   }
   return store;

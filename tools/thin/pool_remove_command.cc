@@ -2,11 +2,11 @@
 #include <memory>
 
 #include "tools/thin/device_mapper.h"
+#include "tools/thin/names.h"
 #include "tools/thin/pool_commands.h"
 #include "tools/thin/pool_devices.h"
 #include "tools/thin/pool_removal.h"
 #include "tools/thin/thin_pool.h"
-#include "tools/thin/names.h"
 
 namespace underlay::thin {
 namespace {

@@ -1,19 +1,18 @@
 // pool list, pool status.
 #include <nlohmann/json.hpp>
 
-#include "tools/thin/block_device.h"
 #include "tools/thin/device_mapper.h"
+#include "tools/thin/names.h"
+#include "tools/thin/output.h"
 #include "tools/thin/pool_commands.h"
 #include "tools/thin/registry_store.h"
 #include "tools/thin/text.h"
 #include "tools/thin/thin_pool.h"
-#include "tools/thin/names.h"
 
 namespace underlay::thin {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
 
 struct PoolReport {
   PoolRecord record;
@@ -140,7 +139,7 @@ Result<void> pool_list_command(const Host& host) {
                     human_size(report.block_size()), pool.data, pool.metadata});
   }
   if (host.json) {
-    fmt::print("{}\n", Json{{"version", 1}, {"pools", std::move(pools)}}.dump(2));
+    print_json({{"version", 1}, {"pools", std::move(pools)}});
   } else {
     fmt::print("{}", aligned(rows));
   }
@@ -152,7 +151,7 @@ Result<void> pool_status_command(const Host& host, const PoolStatusArguments& ar
   const PoolRecord pool = TRY(find_pool(registry, arguments.name));
   const PoolReport report = TRY(report_on(pool));
   if (host.json) {
-    fmt::print("{}\n", status_json(report).dump(2));
+    print_json(status_json(report));
   } else {
     print_status(report);
   }

@@ -61,8 +61,7 @@ Result<std::optional<RunningServer>> open_server(const Host& host, const std::st
 inline constexpr std::chrono::seconds kStopLimit{5};
 
 // SIGTERM, then SIGKILL after `limit`; returns when the process has ended. Its files stay.
-Result<void> end_server(const RunningServer& server,
-                        std::chrono::milliseconds limit = kStopLimit);
+Result<void> end_server(const RunningServer& server, std::chrono::milliseconds limit = kStopLimit);
 // The same for the server of an image (and one that was started beside it), and all its files are
 // gone afterwards. No server: only clears what it left. REQUIRES: lock_server() is held.
 Result<void> stop_server(const Host& host, const std::string& image_id,

@@ -1,11 +1,12 @@
 #include "tools/thin/suspend_guard.h"
-#include "tools/thin/pidfd.h"
 
 #include <fcntl.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
+
+#include "tools/thin/pidfd.h"
 
 namespace underlay::thin {
 namespace {

@@ -2,9 +2,9 @@
 
 #include <memory>
 
+#include "tools/thin/names.h"
 #include "tools/thin/suspend_guard.h"
 #include "tools/thin/thin_pool.h"
-#include "tools/thin/names.h"
 
 namespace underlay::thin {
 namespace {

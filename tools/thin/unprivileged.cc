@@ -17,9 +17,9 @@
 #include <optional>
 
 #include "tools/thin/message_fields.h"
-#include "tools/thin/steps.h"
 #include "tools/thin/pidfd.h"
 #include "tools/thin/service_user.h"
+#include "tools/thin/steps.h"
 
 namespace underlay::thin {
 namespace {
@@ -132,8 +132,8 @@ bool send_message(int socket, const ChildMessage& message) {
   return true;
 }
 
-Result<ChildMessage> work_as_child(int& socket, const std::optional<ServiceUser>& user, pid_t parent,
-                                   const std::function<Result<ChildMessage>()>& work,
+Result<ChildMessage> work_as_child(int& socket, const std::optional<ServiceUser>& user,
+                                   pid_t parent, const std::function<Result<ChildMessage>()>& work,
                                    const ChildLimits& limits) {
   TRY(drop_descriptors(socket));
   TRY(limit_resources(limits));
@@ -163,10 +163,7 @@ Result<ChildMessage> work_as_child(int& socket, const std::optional<ServiceUser>
 class Child {
  public:
   Child(pid_t pid, UniqueFd socket, Clock::time_point deadline)
-      : pid_(pid),
-        pidfd_(::pidfd_open(pid, 0)),
-        socket_(std::move(socket)),
-        deadline_(deadline) {}
+      : pid_(pid), pidfd_(::pidfd_open(pid, 0)), socket_(std::move(socket)), deadline_(deadline) {}
   ~Child() {
     if (pid_ > 0) (void)end();
   }

@@ -10,6 +10,7 @@
 #include "tools/thin/attachment.h"
 #include "tools/thin/image_choice.h"
 #include "tools/thin/image_plan.h"
+#include "tools/thin/output.h"
 #include "tools/thin/registry_store.h"
 #include "tools/thin/server_process.h"
 #include "tools/thin/shell_words.h"
@@ -112,7 +113,7 @@ void report(const Host& host, const std::vector<Upgraded>& upgraded) {
                     {"milliseconds", std::round(one.milliseconds * 10) / 10}});
   }
   const nlohmann::ordered_json document{{"version", 1}, {"images", std::move(list)}};
-  fmt::print("{}\n", document.dump(2));
+  print_json(document);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "tools/thin/image_release.h"
 #include "tools/thin/names.h"
 #include "tools/thin/origin.h"
+#include "tools/thin/output.h"
 #include "tools/thin/random_id.h"
 #include "tools/thin/transaction.h"
 #include "tools/thin/volume_device.h"

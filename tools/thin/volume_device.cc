@@ -1,6 +1,6 @@
 #include "tools/thin/volume_device.h"
 
-#include "tools/thin/block_device.h"
+#include "io/block_device_holders.h"
 #include "tools/thin/device_mapper.h"
 #include "tools/thin/origin.h"
 #include "tools/thin/thin_pool.h"

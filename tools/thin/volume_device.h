@@ -4,10 +4,10 @@
 #include <vector>
 
 #include "io/error.h"
+#include "tools/thin/device_mapper.h"
 #include "tools/thin/host.h"
 #include "tools/thin/registry.h"
 #include "tools/thin/steps.h"
-#include "tools/thin/device_mapper.h"
 
 namespace underlay::thin {
 

@@ -16,11 +16,11 @@
 
 #include "io/kernel_nbd.h"
 #include "io/log.h"
+#include "tools/thin/pidfd.h"
 #include "tools/thin/registry_store.h"
 #include "tools/thin/repair.h"
 #include "tools/thin/retry_delay.h"
 #include "tools/thin/server_process.h"
-#include "tools/thin/pidfd.h"
 
 namespace underlay::thin {
 namespace {
