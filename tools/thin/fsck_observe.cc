@@ -16,6 +16,8 @@ namespace fs = std::filesystem;
 
 constexpr size_t kIdDigits = 8;
 constexpr const char* kBackendPrefix = "underlay-";
+// Of `underlay-nbd -c`, which looks after its devices itself.
+constexpr const char* kServersPrefix = "underlay-nbd-";
 
 bool is_image_id(const std::string& name) {
   return name.size() == kIdDigits && std::all_of(name.begin(), name.end(), [](unsigned char c) {
@@ -60,7 +62,9 @@ Result<FsckPool> observe_pool(const PoolRecord& pool) {
 Result<std::vector<FsckNbd>> observe_nbd() {
   std::vector<FsckNbd> seen;
   for (const KernelNbdDevice& device : TRY(connected_kernel_nbd())) {
-    if (!device.backend.starts_with(kBackendPrefix)) continue;
+    if (!device.backend.starts_with(kBackendPrefix) || device.backend.starts_with(kServersPrefix)) {
+      continue;
+    }
     seen.push_back({.device = device,
                     .number = TRY(block_device_number(device.path)),
                     .holders = TRY(block_device_holders(device.path))});
