@@ -36,7 +36,7 @@ Result<void> accept_changed(RegistryStore& store, const std::string& image_id) {
 Result<void> deactivate_one(const Host& host, const RegistryStore& store,
                             const VolumeRecord& volume) {
   std::vector<Step> steps;
-  if (TRY(is_active(volume))) steps.push_back(deactivate_step(volume));
+  if (TRY(has_device(volume))) steps.push_back(deactivate_step(volume));
   append_steps(steps, release_origin_steps(host, store.get(), volume.image));
   return perform(host, steps);
 }
@@ -59,7 +59,12 @@ Result<void> for_all(const List& list, const char* what, Work&& work) {
 
 Result<void> bring_up_pool(const Host& host, RegistryStore& store, const std::string& name) {
   const PoolRecord pool = TRY(find_pool(store.get(), name));
-  if (!TRY(dm_info(name))) TRY(perform(host, activate_pool_steps(pool)));
+  if (!TRY(dm_info(name))) {
+    TRY(perform(host, activate_pool_steps(pool)));
+  } else if (!host.dry_run) {
+    // It may be another pool's, without a table or suspended.
+    TRY(activate_pool(pool));
+  }
   return host.dry_run ? Result<void>{} : recover_pool(store, name);
 }
 
@@ -82,8 +87,9 @@ Result<void> bring_up_volume(const Host& host, RegistryStore& store, const std::
 }
 
 Result<std::vector<Step>> bring_up_origin_steps(const Host& host, const ImageRecord& image) {
-  if (TRY(dm_info(origin_name(image.id)))) return std::vector<Step>();
-  return origin_steps(host, image, TRY(plan_known_image(image)));
+  const auto there = TRY(dm_info(origin_name(image.id)));
+  const bool made = there && there->has_table;
+  return origin_steps(host, image, made ? nullptr : TRY(plan_known_image(image)));
 }
 
 Result<void> activate_command(const Host& host, const ActivateArguments& arguments) {

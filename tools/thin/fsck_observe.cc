@@ -16,6 +16,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Of `underlay-nbd -c`, which looks after its devices itself.
+constexpr const char* kServersPrefix = "underlay-nbd-";
+
 // Nothing when the device went away meanwhile.
 Result<void> add_device(const std::string& name, std::vector<FsckDevice>& devices) {
   const auto info = TRY(dm_info(name));
@@ -53,7 +56,9 @@ Result<FsckPool> observe_pool(const PoolRecord& pool) {
 Result<std::vector<FsckNbd>> observe_nbd() {
   std::vector<FsckNbd> seen;
   for (const KernelNbdDevice& device : TRY(connected_kernel_nbd())) {
-    if (!device.backend.starts_with(kBackendPrefix)) continue;
+    if (!device.backend.starts_with(kBackendPrefix) || device.backend.starts_with(kServersPrefix)) {
+      continue;
+    }
     seen.push_back({.device = device,
                     .number = TRY(block_device_number(device.path)),
                     .holders = TRY(block_device_holders(device.path))});

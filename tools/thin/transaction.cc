@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "tools/thin/names.h"
+#include "tools/thin/output.h"
 #include "tools/thin/suspend_guard.h"
 #include "tools/thin/thin_pool.h"
 
@@ -195,6 +196,11 @@ Result<std::vector<Step>> plan_remove(RegistryStore& store, const VolumeRecord& 
 
 Result<void> recover_pool(RegistryStore& store, const std::string& name) {
   const PoolRecord pool = *store.get().pool(name);
+  const auto device = TRY(dm_info(name));
+  if (!device || device->uuid != pool.uuid) {
+    return fail(ErrorKind::kUsage, "pool {}: {} is {}", name, dm_path(name),
+                device ? "the device of another pool: remove or rename it" : "not active");
+  }
   const uint64_t at = TRY(pool_status(name)).transaction_id;
   const bool behind_change = pool.pending && at == pool.pending->from + 1;
   if (at != pool.transaction_id && !behind_change) {
@@ -216,7 +222,11 @@ Result<RegistryStore> open_registry(const Host& host) {
   if (host.dry_run) return store;
   const Registry before = store.get();
   for (const PoolRecord& pool : before.pools) {
-    if (pool.pending && TRY(dm_info(pool.name))) TRY(recover_pool(store, pool.name));
+    if (!pool.pending || !TRY(dm_info(pool.name))) continue;
+    if (const auto recovered = recover_pool(store, pool.name); !recovered) {
+      // Not in the way of other pools; what needs this one tries again, and fails.
+      warn(recovered.error().to_string());
+    }
   }
   return store;
 }

@@ -76,7 +76,8 @@ Result<void> snapshot_command(const Host& host, const SnapshotArguments& argumen
                                                          .snapshot_of = source.name},
                                             source_is_active));
   std::vector<Step> steps;
-  if (!source.image.empty()) {
+  // An active source has it, and reads it already.
+  if (!source.image.empty() && !source_is_active) {
     steps = TRY(bring_up_origin_steps(host, *store.get().image(source.image)));
   }
   append_steps(steps, std::move(planned.steps));
@@ -91,7 +92,7 @@ Result<void> remove_command(const Host& host, const RemoveArguments& arguments) 
   TRY(bring_up_pool(host, store, pool));
   const VolumeRecord volume = TRY(find_volume(store.get(), arguments.name));
   std::vector<Step> steps;
-  if (TRY(is_active(volume))) steps.push_back(deactivate_step(volume));
+  if (TRY(has_device(volume))) steps.push_back(deactivate_step(volume));
   append_steps(steps, TRY(plan_remove(store, volume)));
   std::vector<Step> rest = release_image_steps(host, store, volume.image);
   if (host.dry_run) {

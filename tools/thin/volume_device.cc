@@ -73,13 +73,18 @@ Step deactivate_step(const VolumeRecord& volume) {
 
 Result<bool> is_active(const VolumeRecord& volume) {
   const auto info = TRY(dm_info(volume.name));
+  return info && info->uuid == volume.uuid && info->has_table;
+}
+
+Result<bool> has_device(const VolumeRecord& volume) {
+  const auto info = TRY(dm_info(volume.name));
   return info && info->uuid == volume.uuid;
 }
 
 Result<bool> image_is_used(const Registry& registry, const std::string& image_id) {
   for (const VolumeRecord& volume : registry.volumes) {
     if (volume.image != image_id) continue;
-    if (TRY(is_active(volume))) return true;
+    if (TRY(has_device(volume))) return true;
   }
   return false;
 }

@@ -24,8 +24,11 @@ Result<DmTable> volume_table(const VolumeRecord& volume);
 // The origin of `volume` ("MAJOR:MINOR", "" when it has none), checked to be of the image's size.
 Result<std::string> origin_number(const VolumeRecord& volume);
 
+// Can it be read? One that was left without a live table cannot.
 Result<bool> is_active(const VolumeRecord& volume);
-// Is a volume on this image active?
+// Is there a device of it, be it half made?
+Result<bool> has_device(const VolumeRecord& volume);
+// Has a volume on this image a device?
 Result<bool> image_is_used(const Registry& registry, const std::string& image_id);
 
 }  // namespace underlay::thin
