@@ -125,16 +125,19 @@ def a_changed_image_is_refused_also_while_its_origin_is_there():
 @scenario
 def a_pool_that_cannot_be_recovered_is_not_in_the_way_of_others():
     one = template(TEMPLATE)
-    with pool(), pool("other"):
-        status, _, errors = run(PROGRAMS / "underlay-thin-faulty", "create", "volume", *one.image,
-                                "--pool", "pool", env={"UNDERLAY_FAULT": "create-thin:after"})
-        equal(status, -signal.SIGKILL, f"the exit status ({errors!r})")
-        now = transaction_of("pool")
-        must("dmsetup", "message", "pool", "0", f"set_transaction_id {now} 9")
-        same_contents(create("second", one, pool_name="other"), one.raw)
-        status, _, errors = run(guest.THIN, "create", "third", *one.image, "--pool", "pool")
-        check(status == 1 and "transaction id" in errors, f"create: exit {status}: {errors!r}")
-        must("dmsetup", "message", "pool", "0", f"set_transaction_id 9 {now}")
+    with pool():
+        with pool("other"):
+            status, _, errors = run(PROGRAMS / "underlay-thin-faulty", "create", "volume",
+                                    *one.image, "--pool", "pool",
+                                    env={"UNDERLAY_FAULT": "create-thin:after"})
+            equal(status, -signal.SIGKILL, f"the exit status ({errors!r})")
+            now = transaction_of("pool")
+            must("dmsetup", "message", "pool", "0", f"set_transaction_id {now} 9")
+            same_contents(create("second", one, pool_name="other"), one.raw)
+            status, _, errors = run(guest.THIN, "create", "third", *one.image, "--pool", "pool")
+            check(status == 1 and "transaction id" in errors, f"create: exit {status}: {errors!r}")
+            thin("remove", "second")
+            must("dmsetup", "message", "pool", "0", f"set_transaction_id 9 {now}")
         same_contents(create("third", one), one.raw)
 
 
