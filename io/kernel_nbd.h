@@ -106,9 +106,4 @@ Result<unsigned> kernel_nbd_index(const std::string& device);
 // 7 -> "/dev/nbd7".
 std::string kernel_nbd_path(unsigned index);
 
-// Who stands on the device, for people: names of block devices on top of it ("dm-3"), paths where
-// it, or a partition of it, is mounted in this mount namespace, "swap". Programs that have it open
-// are not seen. Reads sysfs and /proc only.
-Result<std::vector<std::string>> kernel_nbd_holders(unsigned index);
-
 }  // namespace underlay

@@ -6,7 +6,6 @@
 #include <charconv>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 #include <string_view>
 #include <system_error>
 
@@ -70,60 +69,6 @@ Result<std::vector<std::string>> names_in(const fs::path& folder) {
   return in_file(fail_errno(error.value(), "cannot list the folder"), folder.string());
 }
 
-// A device, or one of its partitions.
-struct Part {
-  fs::path folder;     // in sysfs
-  std::string number;  // "MAJOR:MINOR"
-  std::string node;    // "/dev/nbd0p1"
-};
-
-Result<std::vector<Part>> parts_of(unsigned index) {
-  const fs::path folder = fs::path(kBlockFolder) / fmt::format("nbd{}", index);
-  std::vector<fs::path> folders{folder};
-  for (const std::string& name : TRY(names_in(folder))) {
-    if (name.starts_with(folder.filename().string() + "p")) folders.push_back(folder / name);
-  }
-  std::vector<Part> parts;
-  for (const fs::path& part : folders) {
-    parts.push_back({.folder = part,
-                     .number = attribute(part / "dev").value_or(""),
-                     .node = "/dev/" + part.filename().string()});
-  }
-  return parts;
-}
-
-// proc_pid_mountinfo(5): "ID PARENT MAJOR:MINOR ROOT WHERE OPTIONS [TAGS...] - TYPE SOURCE ...".
-// Some file systems (btrfs) have a number of their own there, so the source counts, too.
-Result<void> add_mounts(const std::vector<Part>& parts, std::vector<std::string>& holders) {
-  constexpr const char* kMounts = "/proc/self/mountinfo";
-  std::ifstream mounts(kMounts);
-  if (!mounts) return in_file(fail_errno(errno, "cannot list the mounts"), kMounts);
-  std::string line;
-  while (std::getline(mounts, line)) {
-    std::istringstream fields(line);
-    std::string id, parent, number, root, where, word, type, source;
-    fields >> id >> parent >> number >> root >> where;
-    while (fields >> word && word != "-") continue;
-    fields >> type >> source;
-    const bool on_device = std::any_of(parts.begin(), parts.end(), [&](const Part& part) {
-      return part.number == number || part.node == source;
-    });
-    if (on_device) holders.push_back(where);
-  }
-  return {};
-}
-
-void add_swap(const std::vector<Part>& parts, std::vector<std::string>& holders) {
-  std::ifstream swaps("/proc/swaps");  // not there in a kernel without swap
-  std::string line;
-  while (std::getline(swaps, line)) {
-    const std::string area = line.substr(0, line.find_first_of(" \t"));
-    for (const Part& part : parts) {
-      if (part.node == area) holders.push_back("swap");
-    }
-  }
-}
-
 }  // namespace
 
 Result<std::vector<KernelNbdDevice>> connected_kernel_nbd() {
@@ -173,18 +118,5 @@ Result<unsigned> kernel_nbd_index(const std::string& device) {
 }
 
 std::string kernel_nbd_path(unsigned index) { return fmt::format("/dev/nbd{}", index); }
-
-Result<std::vector<std::string>> kernel_nbd_holders(unsigned index) {
-  const std::vector<Part> parts = TRY(parts_of(index));
-  std::vector<std::string> holders;
-  for (const Part& part : parts) {
-    for (std::string& name : TRY(names_in(part.folder / "holders"))) {
-      holders.push_back(std::move(name));
-    }
-  }
-  TRY(add_mounts(parts, holders));
-  add_swap(parts, holders);
-  return holders;
-}
 
 }  // namespace underlay

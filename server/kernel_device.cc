@@ -11,6 +11,7 @@
 #include <random>
 #include <thread>
 
+#include "io/block_device_holders.h"
 #include "io/nbd_dial.h"
 
 namespace underlay {
@@ -96,7 +97,8 @@ Result<void> disconnect_device(const std::string& device, std::ostream& out,
   const unsigned index = TRY(kernel_nbd_index(device));
   auto kernel = KernelNbd::open();
   if (!kernel) return in_file(std::move(kernel).error(), device);
-  const std::vector<std::string> holders = TRY(kernel_nbd_holders(index));
+  std::vector<std::string> holders;
+  if (::access(device.c_str(), F_OK) == 0) holders = TRY(block_device_holders(device));
   auto disconnected = kernel->disconnect(index, std::nullopt);
   if (!disconnected) {
     if (disconnected.error().kind != ErrorKind::kNotFound) return disconnected;
@@ -106,7 +108,7 @@ Result<void> disconnect_device(const std::string& device, std::ostream& out,
   if (disconnected && !holders.empty()) {
     warnings << fmt::format(
         "underlay-nbd: warning: {} was in use by {}: their reads fail from now on\n",
-        printable(device), printable(fmt::format("{}", fmt::join(holders, ", "))));
+        printable(device), printable(join_holders(holders)));
   }
   out << fmt::format("{} disconnected\n", device);
   return {};

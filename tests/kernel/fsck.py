@@ -135,6 +135,17 @@ def what_is_in_use_is_left_alone():
 
 
 @scenario
+def a_device_of_the_server_itself_is_not_the_companions():
+    one = template(TEMPLATE)
+    with guest.started(guest.PROGRAMS / "underlay-nbd", "-r", "-c", "/dev/nbd0", "-f", one.format,
+                       one.path):
+        wait_for(guest.nbd_devices, "the device of the server")
+        equal(problems("--repair"), {}, "with a device of underlay-nbd -c")
+        equal(guest.nbd_devices(), ["nbd0"], "the devices afterwards")
+        must("nbd-client", "-d", "/dev/nbd0")
+
+
+@scenario
 def a_dead_server_is_started_again():
     one = template(TEMPLATE)
     with pool():

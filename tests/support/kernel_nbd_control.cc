@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "io/block_device_holders.h"
 #include "io/kernel_nbd.h"
 #include "io/nbd_dial.h"
 
@@ -114,7 +115,7 @@ Result<void> command(const Words& words) {
   if (words.size() == 1 && words[0] == "list") return list();
   if (words.size() == 3 && words[0] == "events") return events(number(words[1]), number(words[2]));
   if (words.size() == 2 && words[0] == "holders") {
-    for (const std::string& holder : TRY(kernel_nbd_holders(number(words[1])))) {
+    for (const std::string& holder : TRY(block_device_holders(kernel_nbd_path(number(words[1]))))) {
       fmt::print("{}\n", holder);
     }
     return {};

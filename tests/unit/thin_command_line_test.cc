@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include "tools/thin/command_line.h"
+#include "tools/thin/command_table.h"
 #include "tools/thin/text.h"
 
 namespace underlay::thin {
@@ -33,8 +34,12 @@ TEST_CASE("thin command line: help needs neither operands nor options, and names
   const auto all = parse_command_line({"--help"});
   REQUIRE(all);
   CHECK_FALSE(all->run);
-  for (const char* command : {"create NAME", "snapshot NAME NEW", "activate [NAME]"}) {
-    CHECK(all->text.find(command) != std::string::npos);
+  for (const Command& command : commands()) {
+    const std::string words = fmt::format("  {} {}", command.name, command.operands);
+    CAPTURE(words);
+    CHECK(all->text.find(words) != std::string::npos);
+    const auto its = parse_command_line({std::string(command.name), "--help"});
+    CHECK(its);
   }
   const auto create = parse_command_line({"create", "--help"});
   REQUIRE(create);

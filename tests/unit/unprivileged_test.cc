@@ -13,7 +13,7 @@
 #include <filesystem>
 
 #include "tests/support/temp_folder.h"
-#include "tools/thin/host.h"
+#include "tools/thin/service_user.h"
 
 namespace underlay::thin {
 namespace {

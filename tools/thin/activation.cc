@@ -6,7 +6,10 @@
 
 #include "tools/thin/device_mapper.h"
 #include "tools/thin/image_choice.h"
+#include "tools/thin/image_release.h"
+#include "tools/thin/names.h"
 #include "tools/thin/origin.h"
+#include "tools/thin/output.h"
 #include "tools/thin/pool_devices.h"
 #include "tools/thin/transaction.h"
 #include "tools/thin/volume_device.h"
@@ -18,11 +21,7 @@ namespace {
 Result<void> accept_changed(RegistryStore& store, const std::string& image_id) {
   const ImageRecord* const image = store.get().image(image_id);
   if (image == nullptr || image->is_remote()) return {};
-  const ImagePlan plan = TRY(plan_image({.location = image->location,
-                                         .format = image->format,
-                                         .backing_format = image->backing_format,
-                                         .allow_paths = image->allow_paths},
-                                        PlanFor::kStamps));
+  const ImagePlan plan = TRY(plan_image(choice_of(*image), PlanFor::kStamps));
   if (plan.size != image->size) {
     return fail(ErrorKind::kUsage,
                 "{} has {} bytes now, {} when volumes were made on it: that cannot be accepted",
@@ -37,8 +36,8 @@ Result<void> accept_changed(RegistryStore& store, const std::string& image_id) {
 Result<void> deactivate_one(const Host& host, const RegistryStore& store,
                             const VolumeRecord& volume) {
   std::vector<Step> steps;
-  if (TRY(is_active(volume))) steps.push_back(deactivate_step(volume));
-  append_steps(steps, release_origin_steps(host, store.get(), volume.image, volume.name));
+  if (TRY(has_device(volume))) steps.push_back(deactivate_step(volume));
+  append_steps(steps, release_origin_steps(host, store.get(), volume.image));
   return perform(host, steps);
 }
 
@@ -58,27 +57,14 @@ Result<void> for_all(const List& list, const char* what, Work&& work) {
 
 }  // namespace
 
-Result<VolumeRecord> find_volume(const Registry& registry, const std::string& name) {
-  const VolumeRecord* const volume = registry.volume(name);
-  if (volume == nullptr) {
-    return fail(ErrorKind::kNotFound, "{}: there is no volume of that name: see 'list'",
-                printable(name, 120));
-  }
-  return *volume;
-}
-
-Result<PoolRecord> find_pool(const Registry& registry, const std::string& name) {
-  const PoolRecord* const pool = registry.pool(name);
-  if (pool == nullptr) {
-    return fail(ErrorKind::kNotFound, "{}: there is no pool of that name: see 'pool list'",
-                printable(name, 120));
-  }
-  return *pool;
-}
-
 Result<void> bring_up_pool(const Host& host, RegistryStore& store, const std::string& name) {
   const PoolRecord pool = TRY(find_pool(store.get(), name));
-  if (!TRY(dm_info(name))) TRY(perform(host, activate_pool_steps(pool)));
+  if (!TRY(dm_info(name))) {
+    TRY(perform(host, activate_pool_steps(pool)));
+  } else if (!host.dry_run) {
+    // It may be another pool's, without a table or suspended.
+    TRY(activate_pool(pool));
+  }
   return host.dry_run ? Result<void>{} : recover_pool(store, name);
 }
 
@@ -101,25 +87,9 @@ Result<void> bring_up_volume(const Host& host, RegistryStore& store, const std::
 }
 
 Result<std::vector<Step>> bring_up_origin_steps(const Host& host, const ImageRecord& image) {
-  if (TRY(dm_info(origin_name(image.id)))) return std::vector<Step>();
-  return origin_steps(host, image, TRY(plan_known_image(image)));
-}
-
-// What is to be done is found when the step runs: until then the volume holds its origin.
-std::vector<Step> release_origin_steps(const Host& host, const Registry& registry,
-                                       const std::string& image_id, const std::string& except) {
-  if (image_id.empty()) return {};
-  const auto run = [host, registry, image_id, except]() -> Result<void> {
-    if (TRY(image_is_used(registry, image_id, except))) return {};
-    const auto steps = TRY(remove_origin_steps(host, *registry.image(image_id)));
-    StepReport report;
-    return run_steps(steps, report);
-  };
-  return {{.name = "release-origin",
-           .words = fmt::format("dmsetup remove {}; underlay-thin detach {}  # unless used",
-                                origin_name(image_id), image_id),
-           .run = run,
-           .undo = {}}};
+  const auto there = TRY(dm_info(origin_name(image.id)));
+  const bool made = there && there->has_table;
+  return origin_steps(host, image, made ? nullptr : TRY(plan_known_image(image)));
 }
 
 Result<void> activate_command(const Host& host, const ActivateArguments& arguments) {

@@ -27,21 +27,14 @@ Result<void> deactivate_command(const Host& host, const DeactivateArguments& arg
 
 // What other commands need of it.
 
-// kNotFound, naming the command that lists them.
-Result<VolumeRecord> find_volume(const Registry& registry, const std::string& name);
-Result<PoolRecord> find_pool(const Registry& registry, const std::string& name);
-
 // Activates the pool unless it is active, and finishes or takes back what was interrupted in it.
+// Fails when a device of its name is not the pool's, or its transaction id not the registry's.
 Result<void> bring_up_pool(const Host& host, RegistryStore& store, const std::string& name);
 // Activates the volume, with all that it needs, unless it is active. Prints nothing but the steps
 // of a dry run.
 Result<void> bring_up_volume(const Host& host, RegistryStore& store, const std::string& name,
                              bool accept_changed_image);
-// Steps that make the origin of the image unless it is there.
+// Steps that make the origin of the image unless it is there; fails when the image has changed.
 Result<std::vector<Step>> bring_up_origin_steps(const Host& host, const ImageRecord& image);
-// The step "release-origin", which takes the origin of an image down, unless a volume on it other
-// than `except` is active. No step for "".
-std::vector<Step> release_origin_steps(const Host& host, const Registry& registry,
-                                       const std::string& image_id, const std::string& except);
 
 }  // namespace underlay::thin

@@ -3,25 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "tools/thin/attachment.h"
+#include "tools/thin/output.h"
 #include "tools/thin/server_process.h"
 #include "tools/thin/transaction.h"
 
 namespace underlay::thin {
 namespace {
-
-// The kernel has one queue for each connection, and no more queues than processors.
-Result<void> check_connections(unsigned connections) {
-  const unsigned processors = std::max(1u, std::thread::hardware_concurrency());
-  if (connections <= processors) return {};
-  return fail(ErrorKind::kUsage,
-              "--connections {}: the kernel uses at most one for each processor, and there are {}",
-              connections, processors);
-}
 
 Result<void> set_keep(RegistryStore& store, const std::string& id, bool keep) {
   Registry next = store.get();
@@ -57,13 +47,8 @@ Result<void> report_attachment(const Host& host, const ImageRecord& image) {
                                         {"id", image.id},
                                         {"size", image.size},
                                         {"format", image.format}};
-  fmt::print("{}\n", document.dump(2));
+  print_json(document);
   return {};
-}
-
-bool has_volumes(const Registry& registry, const std::string& image_id) {
-  return std::any_of(registry.volumes.begin(), registry.volumes.end(),
-                     [&](const VolumeRecord& volume) { return volume.image == image_id; });
 }
 
 Step forget_step(RegistryStore& store, const ImageRecord& image) {
@@ -82,16 +67,10 @@ Step forget_step(RegistryStore& store, const ImageRecord& image) {
 }  // namespace
 
 Result<void> attach_command(const Host& host, const AttachArguments& arguments) {
-  TRY(check_connections(arguments.image.connections));
   RegistryStore store = TRY(open_registry(host));
   ChosenImage chosen = TRY(choose_image(store.get(), arguments.image));
-  if (chosen.plan) {
-    for (const std::string& warning : chosen.plan->warnings) {
-      fmt::print(stderr, "underlay-thin: warning: {}\n", printable(warning));
-    }
-  }
   std::vector<Step> steps = keep_steps(store, chosen);
-  for (Step& step : TRY(attach_steps(host, chosen.record))) steps.push_back(std::move(step));
+  append_steps(steps, TRY(attach_steps(host, chosen.record)));
   TRY(perform(host, steps));
   return host.dry_run ? Result<void>{} : report_attachment(host, chosen.record);
 }

@@ -12,7 +12,7 @@
 #include <cerrno>
 #include <memory>
 
-#include "tools/thin/block_device.h"
+#include "io/block_device_holders.h"
 #include "tools/thin/image_plan.h"
 #include "tools/thin/server_process.h"
 #include "tools/thin/shell_words.h"
@@ -23,7 +23,6 @@ namespace {
 constexpr uint32_t kSmallestBlock = 512;
 constexpr uint32_t kLargestBlock = 4096;  // the smallest page size: the kernel's limit everywhere
 constexpr size_t kFirstReadBytes = 4096;
-constexpr std::chrono::seconds kStopLimit{5};
 
 // What the steps of an attachment hand on to each other.
 struct Attaching {
@@ -116,13 +115,13 @@ Step start_step(const std::shared_ptr<Attaching>& state) {
     state->started = started.has_value();
     if (started) return {};
     // The first error counts, and it has the last line of the log that goes here.
-    (void)stop_server(state->host, state->image.id, kStopLimit);
+    (void)stop_server(state->host, state->image.id);
     return Failure(std::move(started).error());
   };
   step.undo = [state]() -> Result<void> {
     if (!state->started) return {};
     const UniqueFd lock = TRY(lock_server(state->host, state->image.id));
-    return stop_server(state->host, state->image.id, kStopLimit);
+    return stop_server(state->host, state->image.id);
   };
   return step;
 }
@@ -225,7 +224,7 @@ Step stop_step(const Host& host, const ImageRecord& image) {
   step.words = shell_words(words);
   step.run = [host, id = image.id]() -> Result<void> {
     const UniqueFd lock = TRY(lock_server(host, id));
-    return stop_server(host, id, kStopLimit);
+    return stop_server(host, id);
   };
   return step;
 }

@@ -10,6 +10,8 @@
 #include <array>
 #include <cerrno>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 
 #include "io/bytes.h"
@@ -37,7 +39,8 @@ Result<AlignedBytes> aligned_zeros(size_t length) {
   return bytes;
 }
 
-Result<UniqueFd> open_block_device(const std::string& path, int flags) {
+// The number of a block device's node.
+Result<dev_t> node_number(const std::string& path) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) {
     const int code = errno;
@@ -47,6 +50,11 @@ Result<UniqueFd> open_block_device(const std::string& path, int flags) {
   if (!S_ISBLK(status.st_mode)) {
     return in_file(fail(ErrorKind::kUsage, "is not a block device"), path);
   }
+  return status.st_rdev;
+}
+
+Result<UniqueFd> open_block_device(const std::string& path, int flags) {
+  TRY(node_number(path));  // opening what is something else may wait or have effects
   UniqueFd device(::open(path.c_str(), flags | O_CLOEXEC));
   if (!device.valid()) return in_file(fail_errno(errno, "opening the device"), path);
   return device;
@@ -86,14 +94,19 @@ Result<bool> block_device_read_only(const std::string& path) {
 }
 
 Result<std::string> block_device_number(const std::string& path) {
-  struct stat status {};
-  if (::stat(path.c_str(), &status) != 0) {
-    return in_file(fail_errno(errno, "looking at the device"), path);
-  }
-  if (!S_ISBLK(status.st_mode)) {
-    return in_file(fail(ErrorKind::kUsage, "is not a block device"), path);
-  }
-  return fmt::format("{}:{}", ::major(status.st_rdev), ::minor(status.st_rdev));
+  const dev_t number = TRY(node_number(path));
+  return fmt::format("{}:{}", ::major(number), ::minor(number));
+}
+
+Result<std::string> block_device_path(const std::string& number) {
+  const std::string folder = "/sys/dev/block/" + number;
+  std::ifstream in(folder + "/dm/name");
+  std::string name;
+  if (std::getline(in, name)) return "/dev/mapper/" + name;
+  std::error_code code;
+  const auto link = std::filesystem::read_symlink(folder, code);
+  if (code) return in_file(fail_errno(code.value(), "looking for the device's name"), folder);
+  return "/dev/" + link.filename().string();
 }
 
 Result<bool> has_thin_pool_superblock(const std::string& path) {

@@ -1,9 +1,8 @@
-// What a block device is, and who uses it.
+// What a block device is, and what is on it.
 #pragma once
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
 #include "io/error.h"
 
@@ -13,12 +12,8 @@ Result<uint64_t> block_device_size(const std::string& path);  // bytes
 Result<bool> block_device_read_only(const std::string& path);
 // "7:3"
 Result<std::string> block_device_number(const std::string& path);
-
-// Who holds the device or a partition of it, in words: "/dev/mapper/vm1", "a mount on /mnt",
-// "process 123 (qemu)". Empty: nobody that can be seen. Looks at sysfs, mounts, swap and the other
-// processes' descriptors, and never opens the device: that may hang when its server is gone.
-Result<std::vector<std::string>> block_device_holders(const std::string& path);
-std::string join_holders(const std::vector<std::string>& holders);
+// "7:3" -> "/dev/loop3", "254:1" -> "/dev/mapper/NAME".
+Result<std::string> block_device_path(const std::string& number);
 
 // What is on it ("ext4", "LVM2_member", "a dos partition table", "the metadata of a thin pool"); ""
 // = nothing that libblkid knows.

@@ -12,7 +12,7 @@
 #include <memory>
 #include <thread>
 
-#include "tools/thin/block_device.h"
+#include "io/block_device_holders.h"
 
 namespace underlay::thin {
 namespace {

@@ -33,11 +33,6 @@ bool is_in_use(const FsckState& state, const ImageRecord& image) {
       });
 }
 
-bool has_volumes(const Registry& registry, const ImageRecord& image) {
-  return std::any_of(registry.volumes.begin(), registry.volumes.end(),
-                     [&](const VolumeRecord& one) { return one.image == image.id; });
-}
-
 // A device whose UUID says that it is this program's: whose is it?
 bool is_known(const FsckState& state, const DmInfo& info) {
   for (const PoolRecord& pool : state.registry.pools) {
@@ -154,7 +149,7 @@ void check_server(const FsckState& state, const ImageRecord& image, bool attache
 void check_image(const FsckState& state, const ImageRecord& image, Problems& problems) {
   const bool attached = is_attached(state, image);
   check_server(state, image, attached, problems);
-  if (!has_volumes(state.registry, image) && !image.keep) {
+  if (!has_volumes(state.registry, image.id) && !image.keep) {
     problems.push_back({.what = "unused-image",
                         .text = fmt::format("{}: no volume lies on it any more", image.location),
                         .repair = FsckRepair::kForget,

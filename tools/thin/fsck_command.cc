@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
 #include <nlohmann/json.hpp>
 
 #include "tools/thin/fsck_checks.h"
 #include "tools/thin/fsck_observe.h"
 #include "tools/thin/fsck_repair.h"
+#include "tools/thin/output.h"
 
 namespace underlay::thin {
 namespace {
@@ -72,7 +72,7 @@ void print(const Host& host, const std::vector<Found>& all, bool repair) {
   }
   if (!host.json) return;
   const nlohmann::ordered_json document{{"version", 1}, {"problems", std::move(list)}};
-  fmt::print("{}\n", document.dump(2));
+  print_json(document);
 }
 
 }  // namespace

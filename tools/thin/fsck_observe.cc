@@ -1,12 +1,14 @@
 #include "tools/thin/fsck_observe.h"
 
 #include <algorithm>
-#include <cctype>
 #include <filesystem>
 
+#include "io/block_device_holders.h"
 #include "tools/thin/block_device.h"
 #include "tools/thin/image_plan.h"
+#include "tools/thin/origin.h"
 #include "tools/thin/pool_devices.h"
+#include "tools/thin/registry_store.h"
 #include "tools/thin/server_process.h"
 
 namespace underlay::thin {
@@ -14,14 +16,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kIdDigits = 8;
-constexpr const char* kBackendPrefix = "underlay-";
-
-bool is_image_id(const std::string& name) {
-  return name.size() == kIdDigits && std::all_of(name.begin(), name.end(), [](unsigned char c) {
-           return std::isxdigit(c) != 0;
-         });
-}
+// Of `underlay-nbd -c`, which looks after its devices itself.
+constexpr const char* kServersPrefix = "underlay-nbd-";
 
 // Nothing when the device went away meanwhile.
 Result<void> add_device(const std::string& name, std::vector<FsckDevice>& devices) {
@@ -60,7 +56,9 @@ Result<FsckPool> observe_pool(const PoolRecord& pool) {
 Result<std::vector<FsckNbd>> observe_nbd() {
   std::vector<FsckNbd> seen;
   for (const KernelNbdDevice& device : TRY(connected_kernel_nbd())) {
-    if (!device.backend.starts_with(kBackendPrefix)) continue;
+    if (!device.backend.starts_with(kBackendPrefix) || device.backend.starts_with(kServersPrefix)) {
+      continue;
+    }
     seen.push_back({.device = device,
                     .number = TRY(block_device_number(device.path)),
                     .holders = TRY(block_device_holders(device.path))});
@@ -90,7 +88,7 @@ std::vector<std::string> names_in(const std::string& folder) {
 }
 
 void observe_files(const Host& host, FsckState& state) {
-  constexpr std::string_view kReason = ".reason";
+  constexpr std::string_view kReason = kReasonSuffix;
   for (const std::string& name : names_in(host.run_dir)) {
     if (is_image_id(name)) {
       state.run_folders.push_back(name);
@@ -101,7 +99,7 @@ void observe_files(const Host& host, FsckState& state) {
       }
     }
   }
-  const std::string unfinished = host.state_dir + "/registry.json.new";
+  const std::string unfinished = unfinished_registry(host.state_dir);
   std::error_code code;
   if (fs::exists(unfinished, code)) state.stale_files.push_back(unfinished);
 }

@@ -1,30 +1,22 @@
 #include "tools/thin/fsck_repair.h"
 
-#include <chrono>
 #include <filesystem>
 
+#include "io/block_device_holders.h"
 #include "io/kernel_nbd.h"
 #include "tools/thin/activation.h"
 #include "tools/thin/attachment.h"
 #include "tools/thin/block_copier.h"
-#include "tools/thin/block_device.h"
 #include "tools/thin/device_mapper.h"
 #include "tools/thin/image_release.h"
+#include "tools/thin/names.h"
 #include "tools/thin/server_process.h"
-#include "tools/thin/transaction.h"
 #include "tools/thin/volume_reload.h"
 
 namespace underlay::thin {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr std::chrono::seconds kServerLimit{5};
-
-Result<void> run(const std::vector<Step>& steps) {
-  StepReport report;
-  return run_steps(steps, report);
-}
 
 Result<void> remove_path(const std::string& path) {
   std::error_code code;
@@ -37,7 +29,7 @@ Result<void> reload(const Host& host, const Registry& registry, const std::strin
   const VolumeRecord volume = TRY(find_volume(registry, name));
   if (!volume.image.empty()) {
     const auto steps = TRY(bring_up_origin_steps(host, *registry.image(volume.image)));
-    TRY(run(steps));
+    TRY(run_steps(steps));
   }
   return reload_volume(volume);
 }
@@ -68,7 +60,7 @@ Result<void> disconnect(const Registry& registry, const std::string& path) {
 Result<void> end_server_of(const Host& host, const Registry& registry, const std::string& id) {
   {
     const UniqueFd lock = TRY(lock_server(host, id));
-    TRY(stop_server(host, id, kServerLimit));
+    TRY(stop_server(host, id));
   }
   return registry.image(id) == nullptr ? remove_path(host.image_dir(id)) : Result<void>{};
 }
@@ -97,9 +89,9 @@ Result<void> repair_problem(const Host& host, RegistryStore& store, const FsckPr
     case FsckRepair::kRemoveDevice:
       return dm_remove(subject);
     case FsckRepair::kRelease:
-      return run(release_origin_steps(host, store.get(), subject, /*except=*/""));
+      return run_steps(release_origin_steps(host, store.get(), subject));
     case FsckRepair::kForget:
-      return run(release_image_steps(host, store, subject));
+      return run_steps(release_image_steps(host, store, subject));
     case FsckRepair::kDisconnect:
       return disconnect(store.get(), subject);
     case FsckRepair::kStopServer:

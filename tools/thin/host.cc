@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "tools/thin/output.h"
+
 namespace underlay::thin {
 namespace {
 
@@ -16,7 +18,7 @@ void print_plan(const Host& host, const std::vector<Step>& steps) {
   auto list = nlohmann::ordered_json::array();
   for (const Step& step : steps) list.push_back({{"name", step.name}, {"command", step.words}});
   const nlohmann::ordered_json document{{"version", 1}, {"steps", std::move(list)}};
-  fmt::print("{}\n", document.dump(2));
+  print_json(document);
 }
 
 }  // namespace
@@ -35,16 +37,6 @@ Result<void> perform(const Host& host, const std::vector<Step>& steps) {
     }
   }
   return result;
-}
-
-Result<void> report_device(const Host& host, const std::string& path) {
-  if (host.json) {
-    const nlohmann::ordered_json document{{"version", 1}, {"device", path}};
-    fmt::print("{}\n", document.dump(2));
-  } else {
-    fmt::print("{}\n", path);
-  }
-  return {};
 }
 
 }  // namespace underlay::thin

@@ -18,14 +18,8 @@ struct Host {
   std::string image_dir(const std::string& image_id) const { return run_dir + "/" + image_id; }
 };
 
-// The user that servers and readers of images run as when it exists.
-inline constexpr const char* kServiceUser = "underlay";
-
 // Runs the steps, or under --dry-run prints them (to standard output: words, one a line; with
 // --json as {"steps": [{"name", "command"}]}). Prints their times when verbose.
 Result<void> perform(const Host& host, const std::vector<Step>& steps);
-
-// Prints the device that a command made: its path, or {"version": 1, "device": path}.
-Result<void> report_device(const Host& host, const std::string& path);
 
 }  // namespace underlay::thin

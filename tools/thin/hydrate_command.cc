@@ -7,6 +7,8 @@
 
 #include "tools/thin/activation.h"
 #include "tools/thin/image_release.h"
+#include "tools/thin/names.h"
+#include "tools/thin/output.h"
 #include "tools/thin/text.h"
 #include "tools/thin/transaction.h"
 #include "tools/thin/volume_device.h"
@@ -86,7 +88,7 @@ Result<void> report(const Host& host, const std::string& name, uint64_t copied) 
   if (host.json) {
     const nlohmann::ordered_json document{
         {"version", 1}, {"name", name}, {"copied", copied}, {"done", true}};
-    fmt::print("{}\n", document.dump(2));
+    print_json(document);
   } else {
     fmt::print("{}: {} copied; it needs its image no more\n", name, human_size(copied));
   }

@@ -4,8 +4,8 @@
 #include <chrono>
 #include <thread>
 
-#include "tools/thin/activation.h"
 #include "tools/thin/image_plan.h"
+#include "tools/thin/names.h"
 #include "tools/thin/pool_devices.h"
 #include "tools/thin/thin_pool.h"
 #include "tools/thin/transaction.h"

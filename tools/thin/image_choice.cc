@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <thread>
 
 #include "io/confined_open.h"
 #include "io/nbd_dial.h"
 #include "tools/thin/attachment.h"
+#include "tools/thin/output.h"
 #include "tools/thin/random_id.h"
 
 namespace underlay::thin {
@@ -13,7 +15,6 @@ namespace {
 
 constexpr unsigned kLocalRecovery = 5;    // seconds: a server on this host answers or is gone
 constexpr unsigned kRemoteRecovery = 30;  // seconds: the network may pause
-constexpr std::chrono::seconds kDialLimit{10};
 
 // The record of the image at `location`. One image has one record, however often it is named.
 const ImageRecord* find_known(const Registry& registry, const std::string& location,
@@ -38,18 +39,19 @@ Result<ChosenImage> take_known(const ImageRecord& record, const ImageArguments& 
   return ChosenImage{record, false, nullptr};
 }
 
-Failure changed(const std::string& location) {
-  return in_file(fail(ErrorKind::kUsage,
-                      "has changed since volumes were made on it: put the original back, or give "
-                      "the new image a name of its own"),
-                 location);
-}
-
 Result<void> check_arguments(const ImageArguments& arguments) {
   constexpr unsigned kMostConnections = 64;
   if (arguments.connections == 0 || arguments.connections > kMostConnections) {
     return fail(ErrorKind::kUsage, "--connections {}: from 1 to {}", arguments.connections,
                 kMostConnections);
+  }
+  // The kernel has one queue for each connection, and no more queues than processors.
+  const unsigned processors = std::max(1u, std::thread::hardware_concurrency());
+  if (arguments.connections > processors) {
+    warn(
+        fmt::format("--connections {}: the kernel uses at most one for each processor, and there "
+                    "are {}",
+                    arguments.connections, processors));
   }
   if (arguments.recovery_timeout == 0u) {
     return fail(ErrorKind::kUsage, "--recovery-timeout 0: at least 1 second");
@@ -60,7 +62,7 @@ Result<void> check_arguments(const ImageArguments& arguments) {
 Result<ImageRecord> new_record(const ImageArguments& arguments, bool remote) {
   ImageRecord record;
   record.id = TRY(random_id());
-  record.backend = "underlay-" + TRY(random_uuid());
+  record.backend = kBackendPrefix + TRY(random_uuid());
   record.backing_format = arguments.image.backing_format;
   record.allow_paths = arguments.image.allow_paths;
   record.connections = arguments.connections;
@@ -112,6 +114,7 @@ Result<ChosenImage> choose_image(const Registry& registry, const ImageArguments&
   if (const auto* known = find_known(registry, plan->location, resolved.image)) {
     return take_known(*known, arguments);
   }
+  for (const std::string& warning : plan->warnings) warn(warning);
   ChosenImage chosen{TRY(new_record(resolved, false)), true, plan};
   chosen.record.location = plan->location;
   chosen.record.format = plan->format;
@@ -147,13 +150,8 @@ Result<ImageRecord> find_image(const Registry& registry, const std::string& text
 Result<std::shared_ptr<const ImagePlan>> plan_known_image(const ImageRecord& image) {
   if (image.is_remote()) return std::shared_ptr<const ImagePlan>();
   const auto purpose = image.direct == DirectMode::kNever ? PlanFor::kStamps : PlanFor::kDirectMap;
-  auto plan =
-      std::make_shared<const ImagePlan>(TRY(plan_image({.location = image.location,
-                                                        .format = image.format,
-                                                        .backing_format = image.backing_format,
-                                                        .allow_paths = image.allow_paths},
-                                                       purpose)));
-  if (plan->size != image.size || plan->files != image.files) return changed(image.location);
+  auto plan = std::make_shared<const ImagePlan>(TRY(plan_image(choice_of(image), purpose)));
+  TRY(check_unchanged(image, *plan));
   return plan;
 }
 
@@ -182,8 +180,7 @@ std::vector<Step> forget_image_steps(RegistryStore& store, const std::string& im
            .words = fmt::format("# registry: image {} goes unless something uses it", image_id),
            .run = [&store, image_id]() -> Result<void> {
              Registry next = store.get();
-             const auto uses = [&](const VolumeRecord& volume) { return volume.image == image_id; };
-             if (std::any_of(next.volumes.begin(), next.volumes.end(), uses)) return {};
+             if (has_volumes(next, image_id)) return {};
              const size_t gone = std::erase_if(next.images, [&](const ImageRecord& image) {
                return image.id == image_id && !image.keep;
              });

@@ -29,8 +29,9 @@ struct ChosenImage {
   std::shared_ptr<const ImagePlan> plan;
 };
 
-// The record of the image, or a new one: then the image is opened in an unprivileged child, or the
-// URI dialled. Fails when a known image has changed, and when `arguments` contradict its record.
+// The record of the image, or a new one: then the image is opened in an unprivileged child, which
+// may lead to warnings on standard error, or the URI dialled. Fails when a known image has changed,
+// and when `arguments` contradict its record.
 Result<ChosenImage> choose_image(const Registry& registry, const ImageArguments& arguments);
 
 // The image that `text` means: an id, the path or URI of one, or the nbd device that it is behind.

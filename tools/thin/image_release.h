@@ -10,9 +10,11 @@
 
 namespace underlay::thin {
 
-// Steps "release-origin" (which takes down origin and attachment unless an active volume uses them)
-// and "forget-image" (unless a volume lies on the image, or it is to be kept). What is to be done
-// is found when they run. No undo. REQUIRES: the image is in the registry.
+// The step "release-origin", which takes down origin and attachment of the image unless an active
+// volume uses them, as is found when it runs. No step for "". No undo.
+std::vector<Step> release_origin_steps(const Host& host, const Registry& registry,
+                                       const std::string& image_id);
+// The same, then "forget-image" (unless a volume lies on the image, or it is to be kept).
 std::vector<Step> release_image_steps(const Host& host, RegistryStore& store,
                                       const std::string& image_id);
 

@@ -4,9 +4,11 @@
 
 #include <nlohmann/json.hpp>
 
-#include "tools/thin/activation.h"
 #include "tools/thin/attachment.h"
+#include "tools/thin/names.h"
 #include "tools/thin/origin.h"
+#include "tools/thin/output.h"
+#include "tools/thin/registry_store.h"
 #include "tools/thin/server_process.h"
 #include "tools/thin/text.h"
 #include "tools/thin/thin_pool.h"
@@ -115,7 +117,7 @@ Result<void> list_command(const Host& host) {
                     active ? "yes" : "no", location.empty() ? "-" : location});
   }
   if (host.json) {
-    fmt::print("{}\n", Json{{"version", 1}, {"volumes", std::move(list)}}.dump(2));
+    print_json({{"version", 1}, {"volumes", std::move(list)}});
   } else {
     fmt::print("{}", aligned(rows));
   }
@@ -145,7 +147,7 @@ Result<void> status_command(const Host& host, const StatusArguments& arguments) 
                         {"mapped", thin ? Json(mapped) : Json()},
                         {"snapshot_of", text_or_null(volume.snapshot_of)},
                         {"origin", origin ? json_of(*origin) : Json()}};
-    fmt::print("{}\n", document.dump(2));
+    print_json(document);
     return {};
   }
   fmt::print("volume:       {} ({})\n", volume.name, active ? dm_path(volume.name) : state);

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "io/block_device_holders.h"
 #include "tools/thin/attachment.h"
 #include "tools/thin/block_device.h"
 #include "tools/thin/device_mapper.h"
@@ -37,7 +38,7 @@ DmTable origin_device(const ImageRecord& image, std::vector<DmTarget> targets) {
 }
 
 std::string reason_path(const Host& host, const std::string& image_id) {
-  return host.run_dir + "/" + image_id + ".reason";
+  return host.run_dir + "/" + image_id + kReasonSuffix;
 }
 
 Result<void> keep_reason(const Host& host, const std::string& image_id, const std::string& reason) {
@@ -125,9 +126,8 @@ Result<void> make_direct(const Making& making) {
 
 Result<void> make_over_server(Making& making, const std::string& reason) {
   if (!TRY(find_attachment(making.image))) {
-    StepReport report;
     const auto steps = TRY(attach_steps(making.host, making.image));
-    TRY(run_steps(steps, report));
+    TRY(run_steps(steps));
     making.attached = true;
   }
   const std::string server = TRY(server_number(making.image));
@@ -137,9 +137,8 @@ Result<void> make_over_server(Making& making, const std::string& reason) {
 }
 
 Result<void> detach(const Host& host, const ImageRecord& image) {
-  StepReport report;
   const auto steps = TRY(detach_steps(host, image));
-  return run_steps(steps, report);
+  return run_steps(steps);
 }
 
 Result<void> make_origin(Making& making) {
@@ -248,12 +247,8 @@ struct Removing {
   std::string reason;
 };
 
-// "/dev/loop3" of "7:3".
 Result<UniqueFd> hold_loop(const std::string& number) {
-  std::error_code error;
-  const fs::path device = fs::read_symlink("/sys/dev/block/" + number, error).filename();
-  if (error) return fail_errno(error.value(), "cannot find the device {}", number);
-  const std::string path = "/dev/" + device.string();
+  const std::string path = TRY(block_device_path(number));
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd.valid()) return in_file(fail_errno(errno, "cannot open"), path);
   return fd;

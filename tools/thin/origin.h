@@ -34,6 +34,7 @@ Result<std::optional<OriginShare>> origin_share(const std::string& image_id);
 
 // Why the active origin reads something from the server, "" when nothing or when nobody knows any
 // more. For people. Lies in run_dir/ID.reason, because the kernel does not keep it.
+inline constexpr const char* kReasonSuffix = ".reason";
 std::string origin_reason(const Host& host, const std::string& image_id);
 
 }  // namespace underlay::thin

@@ -5,20 +5,18 @@
 #include <cerrno>
 #include <filesystem>
 
-#include "io/log.h"
 #include "io/unique_fd.h"
 #include "tools/thin/block_device.h"
 #include "tools/thin/device_mapper.h"
+#include "tools/thin/output.h"
 #include "tools/thin/pool_commands.h"
 #include "tools/thin/pool_devices.h"
 #include "tools/thin/pool_plan.h"
 #include "tools/thin/pool_removal.h"
+#include "tools/thin/thin_pool.h"
 
 namespace underlay::thin {
 namespace {
-
-// The kernel formats metadata whose first block is zero.
-constexpr uint64_t kSuperblock = 4096;
 
 // A sparse file that only root may read: guests' data will be in it.
 Result<void> make_file(const std::string& path, uint64_t size) {
@@ -90,7 +88,8 @@ Step space_step(const PoolPlan& plan) {
   }
   return {.name = "zero-metadata",
           .words = erase_pool_words(plan.record),
-          .run = [pool = plan.record]() { return zero_start(pool.metadata, kSuperblock); },
+          // The kernel formats metadata whose first block is zero.
+          .run = [pool = plan.record]() { return zero_start(pool.metadata, kMetadataBlock); },
           .undo = {}};
 }
 
@@ -119,7 +118,7 @@ Result<void> pool_create_command(const Host& host, const PoolCreateArguments& ar
   TRY(dm_check_targets({"thin-pool", "thin"}));
   RegistryStore store = TRY(open_pool_registry(host));
   const PoolPlan plan = TRY(plan_pool(arguments, store.get()));
-  if (!plan.warning.empty()) Log("underlay-thin", false).warn(plan.warning);
+  if (!plan.warning.empty()) warn(plan.warning);
   return perform(host, {record_step(store, plan.record), space_step(plan), device_step(plan.record),
                         ready_step(store, plan.record)});
 }

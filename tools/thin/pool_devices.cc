@@ -1,35 +1,20 @@
 #include "tools/thin/pool_devices.h"
 
 #include <algorithm>
-#include <filesystem>
-#include <fstream>
 #include <memory>
 #include <sstream>
 
+#include "io/block_device_holders.h"
 #include "tools/thin/block_device.h"
 #include "tools/thin/thin_pool.h"
 
 namespace underlay::thin {
 namespace {
 
-constexpr uint64_t kSector = 512;
-constexpr uint64_t kMetadataBlock = 4096;
 constexpr uint64_t kMappingsPerBlock = 252;  // of 16 bytes, in a block with a header of 64
 constexpr uint64_t kMinMetadata = 2 << 20;
 // 255 bitmaps of (2^14 - 64) blocks each.
 constexpr uint64_t kMaxMetadata = 255 * ((uint64_t{1} << 14) - 64) * kMetadataBlock;
-
-// "7:3" -> "/dev/loop3", "254:1" -> "/dev/mapper/NAME".
-Result<std::string> path_of_number(const std::string& number) {
-  const std::string folder = "/sys/dev/block/" + number;
-  std::ifstream in(folder + "/dm/name");
-  std::string name;
-  if (std::getline(in, name)) return dm_path(name);
-  std::error_code code;
-  const auto link = std::filesystem::read_symlink(folder, code);
-  if (code) return in_file(fail_errno(code.value(), "looking for the device's name"), folder);
-  return "/dev/" + link.filename().string();
-}
 
 // A file of a pool must have no other user: two loop devices of one file do not see each other's
 // caches.
@@ -101,11 +86,11 @@ Result<PoolDevices> open_pool_devices(const PoolRecord& pool, bool formatted) {
   }
   devices.metadata_number = TRY(block_device_number(devices.metadata_path));
   devices.data_number = TRY(block_device_number(devices.data_path));
-  devices.data_sectors = TRY(block_device_size(devices.data_path)) / kSector;
+  devices.data_sectors = TRY(block_device_size(devices.data_path)) / kSectorBytes;
   devices.data_sectors -= devices.data_sectors % pool.block_sectors;
   if (devices.data_sectors == 0) {
     return in_file(fail(ErrorKind::kUsage, "is smaller than one pool block ({} bytes)",
-                        pool.block_sectors * kSector),
+                        pool.block_sectors * kSectorBytes),
                    pool.data);
   }
   if (formatted && !TRY(has_thin_pool_superblock(devices.metadata_path))) {
@@ -127,8 +112,8 @@ Result<ActiveDevices> active_pool_devices(const std::string& pool) {
   if (data.empty()) {
     return fail(ErrorKind::kUsage, "{} is not an active thin pool", dm_path(pool));
   }
-  return ActiveDevices{.metadata = TRY(path_of_number(metadata)),
-                       .data = TRY(path_of_number(data))};
+  return ActiveDevices{.metadata = TRY(block_device_path(metadata)),
+                       .data = TRY(block_device_path(data))};
 }
 
 Result<std::string> active_metadata_path(const std::string& pool) {

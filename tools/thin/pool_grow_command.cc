@@ -4,12 +4,13 @@
 
 #include <cerrno>
 
-#include "io/log.h"
 #include "io/unique_fd.h"
 #include "tools/thin/activation.h"
 #include "tools/thin/block_device.h"
 #include "tools/thin/device_mapper.h"
 #include "tools/thin/loop_device.h"
+#include "tools/thin/names.h"
+#include "tools/thin/output.h"
 #include "tools/thin/pool_commands.h"
 #include "tools/thin/pool_devices.h"
 #include "tools/thin/pool_removal.h"
@@ -17,8 +18,6 @@
 
 namespace underlay::thin {
 namespace {
-
-constexpr uint64_t kSector = 512;
 
 Result<uint64_t> file_size(const std::string& path) {
   struct stat status {};
@@ -46,7 +45,7 @@ struct Growth {
   uint64_t blocks = 0;
   uint64_t data_size = 0;  // bytes
 
-  uint64_t block_size() const { return pool.block_sectors * kSector; }
+  uint64_t block_size() const { return pool.block_sectors * kSectorBytes; }
 };
 
 Result<Growth> plan_growth(const PoolRecord& pool, const PoolGrowArguments& arguments) {
@@ -141,10 +140,10 @@ Result<void> pool_grow_command(const Host& host, const PoolGrowArguments& argume
   const uint64_t metadata_size = TRY(block_device_size(growth.devices.metadata));
   const uint64_t needed = metadata_bytes(growth.data_size, growth.block_size());
   if (!growth.pool.on_files && metadata_size < needed) {
-    Log("underlay-thin", false)
-        .warn(fmt::format("{}: has {} bytes; the metadata of the larger pool may need {}: make it "
-                          "larger and grow the pool again",
-                          growth.pool.metadata, metadata_size, needed));
+    warn(
+        fmt::format("{}: has {} bytes; the metadata of the larger pool may need {}: make it "
+                    "larger and grow the pool again",
+                    growth.pool.metadata, metadata_size, needed));
   }
   growth.pool.low_water_blocks = same_share(growth);
   std::vector<Step> steps;

@@ -6,9 +6,11 @@
 #include <cerrno>
 #include <filesystem>
 
+#include "io/block_device_holders.h"
 #include "io/unique_fd.h"
 #include "tools/thin/block_device.h"
 #include "tools/thin/device_mapper.h"
+#include "tools/thin/names.h"
 #include "tools/thin/pool_devices.h"
 #include "tools/thin/random_id.h"
 #include "tools/thin/text.h"
@@ -16,7 +18,6 @@
 namespace underlay::thin {
 namespace {
 
-constexpr uint64_t kSector = 512;
 constexpr uint64_t kMinBlock = 64 << 10;
 constexpr uint64_t kMaxBlock = 1 << 30;
 constexpr uint64_t kMaxFile = INT64_MAX;
@@ -38,18 +39,6 @@ Result<void> check_numbers(const PoolCreateArguments& arguments) {
     return fail(ErrorKind::kUsage,
                 "pool '{}': give either --data and --metadata, or --file and --size",
                 arguments.name);
-  }
-  return {};
-}
-
-Result<void> check_name_is_free(const std::string& name, const Registry& registry) {
-  TRY(check_name(name, "pool"));
-  if (registry.pool(name) != nullptr || registry.volume(name) != nullptr) {
-    return fail(ErrorKind::kUsage, "{}: there is a volume or pool of that name already", name);
-  }
-  if (const auto info = TRY(dm_info(name))) {
-    return fail(ErrorKind::kUsage, "{}: there is a device of that name already (its UUID is '{}')",
-                dm_path(name), info->uuid);
   }
   return {};
 }
@@ -161,11 +150,11 @@ Result<void> plan_files(const PoolCreateArguments& arguments, PoolPlan& plan) {
 
 Result<PoolPlan> plan_pool(const PoolCreateArguments& arguments, const Registry& registry) {
   TRY(check_numbers(arguments));
-  TRY(check_name_is_free(arguments.name, registry));
+  TRY(check_name_is_free(registry, arguments.name, "pool"));
   PoolPlan plan;
   plan.record.name = arguments.name;
   plan.record.uuid = std::string(kDmUuidPrefix) + "pool-" + TRY(random_uuid());
-  plan.record.block_sectors = static_cast<uint32_t>(arguments.block_size / kSector);
+  plan.record.block_sectors = static_cast<uint32_t>(arguments.block_size / kSectorBytes);
   plan.record.discards = arguments.discards;
   plan.record.state = PoolState::kCreating;
   if (arguments.folder.empty()) {

@@ -5,17 +5,16 @@
 #include <cerrno>
 #include <vector>
 
-#include "io/log.h"
 #include "tools/thin/block_device.h"
 #include "tools/thin/device_mapper.h"
+#include "tools/thin/output.h"
 #include "tools/thin/pool_devices.h"
 #include "tools/thin/shell_words.h"
+#include "tools/thin/thin_pool.h"
 #include "tools/thin/transaction.h"
 
 namespace underlay::thin {
 namespace {
-
-constexpr uint64_t kSuperblock = 4096;
 
 Result<void> delete_file(const std::string& path) {
   if (::unlink(path.c_str()) != 0 && errno != ENOENT) {
@@ -44,7 +43,7 @@ Result<void> erase_pool(const PoolRecord& pool) {
     return is_pool.error().kind == ErrorKind::kNotFound ? Result<void>() : Failure(is_pool.error());
   }
   // Whatever else stands there now was not made by us.
-  return *is_pool ? zero_start(pool.metadata, kSuperblock) : Result<void>();
+  return *is_pool ? zero_start(pool.metadata, kMetadataBlock) : Result<void>();
 }
 
 std::string erase_pool_words(const PoolRecord& pool) {
@@ -61,11 +60,10 @@ Result<RegistryStore> open_pool_registry(const Host& host) {
     if (pool.state == PoolState::kReady) continue;
     if (const auto cleared = clear_pool(store, pool); !cleared) {
       // Not in the way of what is to be done with other pools.
-      Log("underlay-thin", false)
-          .warn(
-              fmt::format("pool '{}' was only partly made or removed, and cannot be cleared away: "
-                          "{}",
-                          pool.name, cleared.error().to_string()));
+      warn(
+          fmt::format("pool '{}' was only partly made or removed, and cannot be cleared away: "
+                      "{}",
+                      pool.name, cleared.error().to_string()));
     }
   }
   return store;

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <memory>
 
-#include "tools/thin/activation.h"
 #include "tools/thin/device_mapper.h"
+#include "tools/thin/names.h"
 #include "tools/thin/pool_commands.h"
 #include "tools/thin/pool_devices.h"
 #include "tools/thin/pool_removal.h"

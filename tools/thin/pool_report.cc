@@ -1,9 +1,9 @@
 // pool list, pool status.
 #include <nlohmann/json.hpp>
 
-#include "tools/thin/activation.h"
-#include "tools/thin/block_device.h"
 #include "tools/thin/device_mapper.h"
+#include "tools/thin/names.h"
+#include "tools/thin/output.h"
 #include "tools/thin/pool_commands.h"
 #include "tools/thin/registry_store.h"
 #include "tools/thin/text.h"
@@ -14,14 +14,11 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr uint64_t kSector = 512;
-constexpr uint64_t kMetadataBlock = 4096;
-
 struct PoolReport {
   PoolRecord record;
   std::optional<PoolStatus> status;  // of an active pool
 
-  uint64_t block_size() const { return record.block_sectors * kSector; }
+  uint64_t block_size() const { return record.block_sectors * kSectorBytes; }
   uint64_t size() const { return status ? status->total_data * block_size() : 0; }
   uint64_t used() const { return status ? status->used_data * block_size() : 0; }
   std::string size_text() const { return status ? human_size(size()) : "-"; }
@@ -52,10 +49,6 @@ void add_basics(Json& object, const PoolReport& report) {
   object["used"] = known(report, report.used());
 }
 
-const char* discards_word(const PoolRecord& pool) {
-  return pool.discards == Discards::kIgnore ? "ignore" : "unmap";
-}
-
 Json status_json(const PoolReport& report) {
   const PoolStatus status = report.status.value_or(PoolStatus{});
   Json object{{"version", 1}};
@@ -67,7 +60,7 @@ Json status_json(const PoolReport& report) {
   object["needs_check"] = report.status ? Json(status.needs_check) : Json();
   object["low_water"] = report.record.low_water_blocks * report.block_size();
   object["below_low_water"] = report.status ? Json(status.below_low_water()) : Json();
-  object["discards"] = discards_word(report.record);
+  object["discards"] = name_of(report.record.discards);
   return object;
 }
 
@@ -110,7 +103,7 @@ void print_status(const PoolReport& report) {
                                              {"data", report.record.data},
                                              {"metadata", report.record.metadata},
                                              {"block size", human_size(report.block_size())},
-                                             {"discards", discards_word(report.record)}};
+                                             {"discards", name_of(report.record.discards)}};
   const std::string low = human_size(report.record.low_water_blocks * report.block_size());
   rows.push_back({"low water mark", low + " free"});
   if (report.status) {
@@ -146,7 +139,7 @@ Result<void> pool_list_command(const Host& host) {
                     human_size(report.block_size()), pool.data, pool.metadata});
   }
   if (host.json) {
-    fmt::print("{}\n", Json{{"version", 1}, {"pools", std::move(pools)}}.dump(2));
+    print_json({{"version", 1}, {"pools", std::move(pools)}});
   } else {
     fmt::print("{}", aligned(rows));
   }
@@ -158,7 +151,7 @@ Result<void> pool_status_command(const Host& host, const PoolStatusArguments& ar
   const PoolRecord pool = TRY(find_pool(registry, arguments.name));
   const PoolReport report = TRY(report_on(pool));
   if (host.json) {
-    fmt::print("{}\n", status_json(report).dump(2));
+    print_json(status_json(report));
   } else {
     print_status(report);
   }

@@ -10,9 +10,10 @@ namespace {
 namespace po = boost::program_options;
 
 Result<DirectMode> direct_mode(const std::string& name) {
-  if (name.empty() || name == "auto") return DirectMode::kAuto;
-  if (name == "always") return DirectMode::kAlways;
-  if (name == "never") return DirectMode::kNever;
+  if (name.empty()) return DirectMode::kAuto;
+  for (const DirectMode mode : {DirectMode::kAuto, DirectMode::kAlways, DirectMode::kNever}) {
+    if (name == name_of(mode)) return mode;
+  }
   return fail(ErrorKind::kUsage, "--direct '{}': auto, always or never", printable(name, 80));
 }
 

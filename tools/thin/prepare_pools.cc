@@ -8,8 +8,10 @@ namespace underlay::thin {
 namespace {
 
 Result<Discards> discards_of(const std::string& name) {
-  if (name.empty() || name == "ignore") return Discards::kIgnore;
-  if (name == "unmap") return Discards::kUnmap;
+  if (name.empty()) return Discards::kIgnore;
+  for (const Discards discards : {Discards::kIgnore, Discards::kUnmap}) {
+    if (name == name_of(discards)) return discards;
+  }
   return fail(ErrorKind::kUsage, "--discards '{}': ignore or unmap", printable(name, 80));
 }
 

@@ -1,7 +1,5 @@
 #include "tools/thin/registry.h"
 
-#include <fmt/ranges.h>
-
 #include <algorithm>
 
 namespace underlay::thin {
@@ -40,6 +38,31 @@ VolumeRecord* Registry::volume(const std::string& name) { return find_named(volu
 bool is_pending(const Registry& registry, const VolumeRecord& volume) {
   const PoolRecord* const pool = registry.pool(volume.pool);
   return pool != nullptr && pool->pending && pool->pending->volume == volume.name;
+}
+
+const char* name_of(DirectMode mode) {
+  switch (mode) {
+    case DirectMode::kAuto:
+      return "auto";
+    case DirectMode::kAlways:
+      return "always";
+    case DirectMode::kNever:
+      return "never";
+  }
+  return "";
+}
+
+const char* name_of(Discards discards) {
+  return discards == Discards::kIgnore ? "ignore" : "unmap";
+}
+
+bool has_volumes(const Registry& registry, const std::string& image_id) {
+  return std::any_of(registry.volumes.begin(), registry.volumes.end(),
+                     [&](const VolumeRecord& volume) { return volume.image == image_id; });
+}
+
+bool is_image_id(const std::string& text) {
+  return text.size() == 8 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
 Result<void> check_name(const std::string& name, const char* what) {

@@ -12,6 +12,7 @@
 namespace underlay::thin {
 
 inline constexpr uint64_t kSectorBytes = 512;  // of device-mapper's sectors, whatever a disk has
+inline constexpr const char* kBackendPrefix = "underlay-";
 
 // How a file of an image looked when the first volume was made on it.
 struct FileStamp {
@@ -23,10 +24,13 @@ struct FileStamp {
 
 enum class DirectMode : uint8_t { kAuto, kAlways, kNever };
 
+// As options and the JSON call them.
+const char* name_of(DirectMode mode);
+
 // An image (or an export of another server) that is attached, or that volumes lie on.
 struct ImageRecord {
   std::string id;              // 8 hex digits, unique in the registry; names folders and devices
-  std::string backend;         // "underlay-" + a UUID: the kernel's backend identifier
+  std::string backend;         // kBackendPrefix + a UUID: the kernel's backend identifier
   std::string location;        // absolute path without symbolic links, or an NBD URI
   std::string format;          // as formats/ names it; "" for a URI
   std::string backing_format;  // "" = as the image states
@@ -44,6 +48,7 @@ struct ImageRecord {
 };
 
 enum class Discards : uint8_t { kIgnore, kUnmap };
+const char* name_of(Discards discards);
 
 // A change of a pool's metadata that is under way: from `from` to `from + 1`.
 struct Pending {
@@ -103,6 +108,12 @@ struct Registry {
 
 // True while the volume's creation (or snapshot) has not been committed, or its removal has begun.
 bool is_pending(const Registry& registry, const VolumeRecord& volume);
+
+// Does a volume lie on the image, active or not?
+bool has_volumes(const Registry& registry, const std::string& image_id);
+
+// Is it what ImageRecord::id may be?
+bool is_image_id(const std::string& text);
 
 // Human-readable JSON with a version, which parses back to an equal registry. Fails with
 // kUnsupported when a path is no valid UTF-8.

@@ -14,22 +14,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr unsigned kVersion = 1;
 
-const char* name_of(DirectMode mode) {
-  switch (mode) {
-    case DirectMode::kAuto:
-      return "auto";
-    case DirectMode::kAlways:
-      return "always";
-    case DirectMode::kNever:
-      return "never";
-  }
-  return "";
-}
-
-const char* name_of(Discards discards) {
-  return discards == Discards::kIgnore ? "ignore" : "unmap";
-}
-
 const char* name_of(PoolState state) {
   switch (state) {
     case PoolState::kReady:
@@ -257,10 +241,6 @@ Result<FileStamp> file_from(const Json& json, const std::string& where) {
   file.mtime_ns = fields.number<int64_t>("mtime_ns");
   TRY(fields.finish());
   return file;
-}
-
-bool is_image_id(const std::string& id) {
-  return id.size() == 8 && id.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
 Result<ImageRecord> image_from(const Json& json, const std::string& where) {

@@ -119,7 +119,7 @@ Result<void> RegistryStore::write(Registry next) {
     return in_file(parsed.error(), file_in(folder_));
   }
   const std::string path = file_in(folder_);
-  const std::string temporary = path + ".new";
+  const std::string temporary = unfinished_registry(folder_);
   UniqueFd fd(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!fd.valid()) return failed("cannot be made", temporary);
   TRY(write_all(fd.get(), text, temporary));
@@ -130,6 +130,8 @@ Result<void> RegistryStore::write(Registry next) {
   registry_ = std::move(next);
   return {};
 }
+
+std::string unfinished_registry(const std::string& folder) { return file_in(folder) + ".new"; }
 
 Result<Registry> read_registry(const std::string& folder) {
   const std::string path = file_in(folder);

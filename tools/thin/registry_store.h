@@ -29,6 +29,9 @@ class RegistryStore {
   Registry registry_;
 };
 
+// What write() has not finished: of no meaning once nobody holds the lock.
+std::string unfinished_registry(const std::string& folder);
+
 // The registry as it is now, without the lock, for commands that only look. No file: empty.
 Result<Registry> read_registry(const std::string& folder);
 

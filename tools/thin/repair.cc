@@ -49,19 +49,14 @@ Result<Repair> Repair::begin(const Host& host, const ImageRecord& image,
   if (!pidfd.valid()) {
     const int error = errno;
     ::kill(pid, SIGKILL);
-    ::waitpid(pid, nullptr, 0);
+    wait_for_end(pid);
     return fail_errno(error, "cannot watch a process");
   }
   return Repair(pid, std::move(pidfd), std::move(answer));
 }
 
 Result<bool> Repair::finish() {
-  int status = 0;
-  pid_t ended = 0;
-  do {
-    ended = ::waitpid(pid_, &status, 0);
-  } while (ended < 0 && errno == EINTR);
-  if (ended != pid_) return fail_errno(errno, "cannot tell how the reconnection ended");
+  const int status = wait_for_end(pid_);
   if (WIFEXITED(status) && WEXITSTATUS(status) == kDone) return true;
   if (WIFEXITED(status) && WEXITSTATUS(status) == kNotNeeded) return false;
   std::array<char, kMaxAnswer> text{};

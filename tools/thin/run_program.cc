@@ -12,6 +12,7 @@
 #include <optional>
 
 #include "io/unique_fd.h"
+#include "tools/thin/pidfd.h"
 
 namespace underlay::thin {
 namespace {
@@ -41,13 +42,7 @@ class Child {
   }
 
   // waitpid's status.
-  int wait() {
-    int status = -1;
-    while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
-    }
-    pid_ = -1;
-    return status;
-  }
+  int wait() { return wait_for_end(std::exchange(pid_, -1)); }
 
  private:
   pid_t pid_;

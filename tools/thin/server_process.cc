@@ -1,7 +1,6 @@
 #include "tools/thin/server_process.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -64,18 +63,6 @@ Result<std::optional<pid_t>> lock_holder(const std::string& pid_file) {
                    pid_file);
   }
   return lock.l_pid;
-}
-
-bool has_ended(const UniqueFd& pidfd, milliseconds limit) {
-  const auto deadline = Clock::now() + limit;
-  while (true) {
-    const auto left = std::chrono::duration_cast<milliseconds>(deadline - Clock::now());
-    pollfd ended{.fd = pidfd.get(), .events = POLLIN, .revents = 0};
-    const int wait = static_cast<int>(std::max<int64_t>(0, left.count()));
-    const int got = ::poll(&ended, 1, wait);
-    if (got > 0) return true;
-    if (got == 0 || errno != EINTR) return false;
-  }
 }
 
 Result<void> remove_files(const ServerFiles& files) {
@@ -207,7 +194,7 @@ Result<void> end_server(const RunningServer& server, milliseconds limit) {
     if (::pidfd_send_signal(server.pidfd.get(), signal, nullptr, 0) != 0 && errno != ESRCH) {
       return fail_errno(errno, "cannot end the server, process {}", server.pid);
     }
-    if (has_ended(server.pidfd, wait)) return {};
+    if (has_ended(server.pidfd.get(), wait)) return {};
   }
   return fail(ErrorKind::kIo,
               "the server, process {}, does not end after SIGKILL: its storage may hang",
@@ -216,7 +203,7 @@ Result<void> end_server(const RunningServer& server, milliseconds limit) {
 
 Result<void> clear_server(const Host& host, const std::string& image_id, StartMode mode) {
   if (const auto server = TRY(open_server(host, image_id, mode))) {
-    TRY(end_server(*server, kKillLimit));
+    TRY(end_server(*server));
   }
   return remove_files(server_files(host, image_id, mode));
 }

@@ -57,12 +57,15 @@ struct RunningServer {
 Result<std::optional<RunningServer>> open_server(const Host& host, const std::string& image_id,
                                                  StartMode mode = StartMode::kAlone);
 
+// How long a server may take to end by itself.
+inline constexpr std::chrono::seconds kStopLimit{5};
+
 // SIGTERM, then SIGKILL after `limit`; returns when the process has ended. Its files stay.
-Result<void> end_server(const RunningServer& server, std::chrono::milliseconds limit);
+Result<void> end_server(const RunningServer& server, std::chrono::milliseconds limit = kStopLimit);
 // The same for the server of an image (and one that was started beside it), and all its files are
 // gone afterwards. No server: only clears what it left. REQUIRES: lock_server() is held.
 Result<void> stop_server(const Host& host, const std::string& image_id,
-                         std::chrono::milliseconds limit);
+                         std::chrono::milliseconds limit = kStopLimit);
 // Ends a server of `mode` that nobody needs, or clears the sockets and the pid file that it left.
 // REQUIRES: lock_server() is held.
 Result<void> clear_server(const Host& host, const std::string& image_id, StartMode mode);

@@ -2,8 +2,6 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/close_range.h>
-#include <poll.h>
-#include <pwd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,6 +13,7 @@
 
 #include "tools/thin/pidfd.h"
 #include "tools/thin/server_process.h"
+#include "tools/thin/service_user.h"
 
 namespace underlay::thin {
 namespace {
@@ -25,28 +24,6 @@ constexpr std::chrono::seconds kStartLimit{30};
 constexpr std::chrono::milliseconds kLookAgain{3};
 constexpr off_t kMaxLogBytes = 1 << 20;
 constexpr size_t kLastLineBytes = 4096;
-
-struct ServiceUser {
-  uid_t uid = 0;
-  gid_t gid = 0;
-  std::vector<gid_t> groups;
-};
-
-// nullopt: there is none, or we may not become it; the server runs as we do then.
-Result<std::optional<ServiceUser>> service_user() {
-  if (::geteuid() != 0) return std::nullopt;
-  const passwd* entry = ::getpwnam(kServiceUser);
-  if (entry == nullptr) return std::nullopt;
-  ServiceUser user{.uid = entry->pw_uid, .gid = entry->pw_gid, .groups = {}};
-  int count = 64;
-  user.groups.resize(static_cast<size_t>(count));
-  if (::getgrouplist(kServiceUser, user.gid, user.groups.data(), &count) < 0) {
-    return fail(ErrorKind::kLimit, "the user {} is in {} groups, and the limit is {}", kServiceUser,
-                count, user.groups.size());
-  }
-  user.groups.resize(static_cast<size_t>(count));
-  return user;
-}
 
 Result<void> give_to(const std::optional<ServiceUser>& user, int fd, mode_t mode) {
   if (user && ::fchown(fd, user->uid, user->gid) != 0) {
@@ -225,7 +202,7 @@ Result<Child> spawn(std::vector<std::string> command, const std::optional<Servic
   if (got == 0 && child.pidfd.valid()) return child;
   const int error = errno;
   ::kill(pid, SIGKILL);
-  ::waitpid(pid, nullptr, 0);
+  wait_for_end(pid);
   if (got == sizeof(failure)) return child_failure(failure, command.front());
   return fail_errno(error, "cannot watch the server's start");
 }
@@ -238,11 +215,6 @@ std::string how_ended(int status) {
 Failure ended_early(int status, const std::string& line) {
   if (!line.empty()) return fail(ErrorKind::kIo, "the server did not start: {}", line);
   return fail(ErrorKind::kIo, "the server {} at start without a word", how_ended(status));
-}
-
-bool has_ended_within(const UniqueFd& pidfd, std::chrono::milliseconds limit) {
-  pollfd ended{.fd = pidfd.get(), .events = POLLIN, .revents = 0};
-  return ::poll(&ended, 1, static_cast<int>(limit.count())) > 0;
 }
 
 }  // namespace
@@ -264,20 +236,18 @@ Result<pid_t> start_server(const Host& host, const ImageRecord& image, StartMode
   const Child child = TRY(spawn(std::move(command), user, scope, log.get()));
 
   const auto deadline = Clock::now() + kStartLimit;
-  while (!has_ended_within(child.pidfd, kLookAgain)) {
+  while (!has_ended(child.pidfd.get(), kLookAgain)) {
     const auto found = open_server(host, image.id, mode);
     if (found && *found && (*found)->pid == child.pid) return child.pid;
     if (found && !interrupted() && Clock::now() < deadline) continue;
     ::pidfd_send_signal(child.pidfd.get(), SIGKILL, nullptr, 0);
-    ::waitpid(child.pid, nullptr, 0);
+    wait_for_end(child.pid);
     if (!found) return Failure(found.error());
     if (interrupted()) return fail(ErrorKind::kUsage, "interrupted while the server started");
     return fail(ErrorKind::kIo, "the server did not listen within {} s; it said last: '{}'",
                 kStartLimit.count(), last_line(log.get(), log_start));
   }
-  int status = 0;
-  ::waitpid(child.pid, &status, 0);
-  return ended_early(status, last_line(log.get(), log_start));
+  return ended_early(wait_for_end(child.pid), last_line(log.get(), log_start));
 }
 
 }  // namespace underlay::thin

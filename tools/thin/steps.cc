@@ -55,6 +55,11 @@ Result<void> run_steps(const std::vector<Step>& steps, StepReport& report) {
   return {};
 }
 
+Result<void> run_steps(const std::vector<Step>& steps) {
+  StepReport report;
+  return run_steps(steps, report);
+}
+
 void append_steps(std::vector<Step>& steps, std::vector<Step> more) {
   std::move(more.begin(), more.end(), std::back_inserter(steps));
 }
@@ -68,11 +73,6 @@ bool interrupted() {
   sigset_t pending;
   if (sigpending(&pending) != 0) return false;
   return sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGTERM) == 1;
-}
-
-void release_signals() {
-  const sigset_t signals = ending_signals();
-  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
 }
 
 }  // namespace underlay::thin

@@ -32,6 +32,7 @@ struct StepReport {
 // hold_signals()) between two, those that were done are undone in reverse and the first error is
 // returned; an undo that fails is named in its message. REQUIRES: every `run` is set.
 Result<void> run_steps(const std::vector<Step>& steps, StepReport& report);
+Result<void> run_steps(const std::vector<Step>& steps);
 
 void append_steps(std::vector<Step>& steps, std::vector<Step> more);
 
@@ -39,7 +40,5 @@ void append_steps(std::vector<Step>& steps, std::vector<Step> more);
 // or where interrupted() is asked.
 void hold_signals();
 bool interrupted();
-// Lets a child process that is about to exec have its signals again.
-void release_signals();
 
 }  // namespace underlay::thin

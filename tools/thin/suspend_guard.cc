@@ -1,11 +1,12 @@
 #include "tools/thin/suspend_guard.h"
 
 #include <fcntl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
+
+#include "tools/thin/pidfd.h"
 
 namespace underlay::thin {
 namespace {
@@ -71,9 +72,7 @@ Result<void> SuspendGuard::resume() {
 void SuspendGuard::dismiss() {
   (void)!::write(pipe_.get(), &kDismissed, 1);
   pipe_.reset();
-  while (::waitpid(process_, nullptr, 0) < 0 && errno == EINTR) {
-  }
-  process_ = 0;
+  wait_for_end(std::exchange(process_, 0));
 }
 
 }  // namespace underlay::thin

@@ -12,9 +12,11 @@
 
 namespace underlay::thin {
 
+inline constexpr uint64_t kMetadataBlock = 4096;  // bytes; the first is the superblock
+
 struct PoolStatus {
   uint64_t transaction_id = 0;
-  uint64_t used_metadata = 0;  // blocks of 4096 bytes
+  uint64_t used_metadata = 0;  // blocks of kMetadataBlock
   uint64_t total_metadata = 0;
   uint64_t used_data = 0;  // pool blocks
   uint64_t total_data = 0;

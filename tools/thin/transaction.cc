@@ -2,6 +2,8 @@
 
 #include <memory>
 
+#include "tools/thin/names.h"
+#include "tools/thin/output.h"
 #include "tools/thin/suspend_guard.h"
 #include "tools/thin/thin_pool.h"
 
@@ -12,17 +14,13 @@ void erase_volume(Registry& registry, const std::string& name) {
   std::erase_if(registry.volumes, [&](const VolumeRecord& volume) { return volume.name == name; });
 }
 
-Result<const PoolRecord*> pool_without_pending(const RegistryStore& store,
-                                               const std::string& name) {
-  const PoolRecord* const pool = store.get().pool(name);
-  if (pool == nullptr) {
-    return fail(ErrorKind::kNotFound, "pool {}: there is none of that name: see 'pool list'", name);
-  }
-  if (pool->pending) {
+Result<PoolRecord> pool_without_pending(const RegistryStore& store, const std::string& name) {
+  PoolRecord pool = TRY(find_pool(store.get(), name));
+  if (pool.pending) {
     return fail(ErrorKind::kUsage,
                 "pool {}: a change of volume {} was interrupted and could not be completed: run "
                 "'underlay-thin fsck'",
-                name, pool->pending->volume);
+                name, pool.pending->volume);
   }
   return pool;
 }
@@ -88,13 +86,13 @@ Step commit_record_step(RegistryStore& store, const std::string& pool, std::stri
 }
 
 Result<uint32_t> choose_thin_id(const RegistryStore& store, const std::string& name) {
-  const PoolRecord* const pool = TRY(pool_without_pending(store, name));
+  const PoolRecord pool = TRY(pool_without_pending(store, name));
   constexpr uint32_t kMostThinIds = 1u << 24;  // of the kernel: 24 bits
-  if (pool->next_thin_id >= kMostThinIds) {
+  if (pool.next_thin_id >= kMostThinIds) {
     return fail(ErrorKind::kLimit, "pool {}: all {} thin ids have been used: make another pool",
                 name, kMostThinIds);
   }
-  return pool->next_thin_id;
+  return pool.next_thin_id;
 }
 
 void add_pending(Registry& registry, const VolumeRecord& volume, Pending::Kind kind) {
@@ -172,8 +170,7 @@ Result<PlannedVolume> plan_snapshot(RegistryStore& store, const VolumeRecord& so
 }
 
 Result<std::vector<Step>> plan_remove(RegistryStore& store, const VolumeRecord& volume) {
-  const PoolRecord* const current = TRY(pool_without_pending(store, volume.pool));
-  const uint64_t from = current->transaction_id;
+  const uint64_t from = TRY(pool_without_pending(store, volume.pool)).transaction_id;
   const auto deleted = std::make_shared<bool>(false);
   const auto mark = [from, volume](Registry& next) {
     next.pool(volume.pool)->pending =
@@ -199,6 +196,11 @@ Result<std::vector<Step>> plan_remove(RegistryStore& store, const VolumeRecord& 
 
 Result<void> recover_pool(RegistryStore& store, const std::string& name) {
   const PoolRecord pool = *store.get().pool(name);
+  const auto device = TRY(dm_info(name));
+  if (!device || device->uuid != pool.uuid) {
+    return fail(ErrorKind::kUsage, "pool {}: {} is {}", name, dm_path(name),
+                device ? "the device of another pool: remove or rename it" : "not active");
+  }
   const uint64_t at = TRY(pool_status(name)).transaction_id;
   const bool behind_change = pool.pending && at == pool.pending->from + 1;
   if (at != pool.transaction_id && !behind_change) {
@@ -220,7 +222,11 @@ Result<RegistryStore> open_registry(const Host& host) {
   if (host.dry_run) return store;
   const Registry before = store.get();
   for (const PoolRecord& pool : before.pools) {
-    if (pool.pending && TRY(dm_info(pool.name))) TRY(recover_pool(store, pool.name));
+    if (!pool.pending || !TRY(dm_info(pool.name))) continue;
+    if (const auto recovered = recover_pool(store, pool.name); !recovered) {
+      // Not in the way of other pools; what needs this one tries again, and fails.
+      warn(recovered.error().to_string());
+    }
   }
   return store;
 }

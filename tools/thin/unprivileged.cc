@@ -3,11 +3,9 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <poll.h>
-#include <pwd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,40 +16,15 @@
 #include <cstring>
 #include <optional>
 
-#include "tools/thin/host.h"
 #include "tools/thin/message_fields.h"
+#include "tools/thin/pidfd.h"
+#include "tools/thin/service_user.h"
 #include "tools/thin/steps.h"
 
 namespace underlay::thin {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-struct User {
-  uid_t uid = 0;
-  gid_t gid = 0;
-  std::vector<gid_t> groups;
-};
-
-// Whom the child becomes; nullopt: it stays who this process is.
-Result<std::optional<User>> user_of_child() {
-  if (::geteuid() != 0) return std::optional<User>();
-  errno = 0;
-  const passwd* entry = ::getpwnam(kServiceUser);
-  if (entry == nullptr) {
-    const bool none = errno == 0 || errno == ENOENT || errno == ESRCH;
-    if (none) return std::optional<User>();
-    return fail_errno(errno, "cannot look up the user {}", kServiceUser);
-  }
-  User user{.uid = entry->pw_uid, .gid = entry->pw_gid, .groups = std::vector<gid_t>(256)};
-  int count = static_cast<int>(user.groups.size());
-  if (::getgrouplist(kServiceUser, user.gid, user.groups.data(), &count) < 0) {
-    return fail(ErrorKind::kLimit, "the user {} is in {} groups, more than {}", kServiceUser, count,
-                user.groups.size());
-  }
-  user.groups.resize(static_cast<size_t>(count));
-  return std::optional(std::move(user));
-}
 
 Result<void> limit(__rlimit_resource resource, rlim_t soft, rlim_t hard, const char* name) {
   const rlimit value{.rlim_cur = soft, .rlim_max = hard};
@@ -99,7 +72,7 @@ Result<void> limit_resources(const ChildLimits& limits) {
   return {};
 }
 
-Result<void> drop_rights(const std::optional<User>& user, pid_t parent) {
+Result<void> drop_rights(const std::optional<ServiceUser>& user, pid_t parent) {
   if (user) {
     if (::setgroups(user->groups.size(), user->groups.data()) != 0 ||
         ::setresgid(user->gid, user->gid, user->gid) != 0 ||
@@ -159,8 +132,8 @@ bool send_message(int socket, const ChildMessage& message) {
   return true;
 }
 
-Result<ChildMessage> work_as_child(int& socket, const std::optional<User>& user, pid_t parent,
-                                   const std::function<Result<ChildMessage>()>& work,
+Result<ChildMessage> work_as_child(int& socket, const std::optional<ServiceUser>& user,
+                                   pid_t parent, const std::function<Result<ChildMessage>()>& work,
                                    const ChildLimits& limits) {
   TRY(drop_descriptors(socket));
   TRY(limit_resources(limits));
@@ -168,7 +141,7 @@ Result<ChildMessage> work_as_child(int& socket, const std::optional<User>& user,
   return without_exceptions(work);
 }
 
-[[noreturn]] void be_child(int socket, const std::optional<User>& user, pid_t parent,
+[[noreturn]] void be_child(int socket, const std::optional<ServiceUser>& user, pid_t parent,
                            const std::function<Result<ChildMessage>()>& work,
                            const ChildLimits& limits) {
   auto result = work_as_child(socket, user, parent, work, limits);
@@ -190,10 +163,7 @@ Result<ChildMessage> work_as_child(int& socket, const std::optional<User>& user,
 class Child {
  public:
   Child(pid_t pid, UniqueFd socket, Clock::time_point deadline)
-      : pid_(pid),
-        pidfd_(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0))),
-        socket_(std::move(socket)),
-        deadline_(deadline) {}
+      : pid_(pid), pidfd_(::pidfd_open(pid, 0)), socket_(std::move(socket)), deadline_(deadline) {}
   ~Child() {
     if (pid_ > 0) (void)end();
   }
@@ -234,11 +204,8 @@ class Child {
  private:
   // The status that it ended with, at once.
   int end() {
-    int status = 0;
     ::kill(pid_, SIGKILL);  // no effect when it has ended
-    while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) continue;
-    pid_ = -1;
-    return status;
+    return wait_for_end(std::exchange(pid_, -1));
   }
 
   Result<void> wait_for(int fd) const {
@@ -325,7 +292,7 @@ Result<ChildMessage> answer_of(Child& child, const ChildLimits& limits) {
 Result<ChildMessage> run_unprivileged(const std::string& file,
                                       const std::function<Result<ChildMessage>()>& work,
                                       const ChildLimits& limits) {
-  const auto user = TRY(user_of_child());
+  const auto user = TRY(service_user());
   std::array<int, 2> pair;
   if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair.data()) != 0) {
     return fail_errno(errno, "cannot make a socket pair");
@@ -354,7 +321,7 @@ Result<ChildMessage> run_unprivileged(const std::string& file,
 }
 
 std::string unprivileged_user_words() {
-  const auto user = user_of_child();
+  const auto user = service_user();
   return user && *user ? fmt::format(" (as user {})", kServiceUser) : "";
 }
 

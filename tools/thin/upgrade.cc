@@ -10,6 +10,7 @@
 #include "tools/thin/attachment.h"
 #include "tools/thin/image_choice.h"
 #include "tools/thin/image_plan.h"
+#include "tools/thin/output.h"
 #include "tools/thin/registry_store.h"
 #include "tools/thin/server_process.h"
 #include "tools/thin/shell_words.h"
@@ -18,8 +19,6 @@ namespace underlay::thin {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-constexpr std::chrono::seconds kEndLimit{5};
 
 struct Upgraded {
   ImageRecord image;
@@ -33,7 +32,7 @@ struct Upgraded {
 Result<pid_t> replace_server(const Host& host, const ImageRecord& image) {
   const pid_t pid = TRY(start_server(host, image, StartMode::kBeside));
   if (const auto old_server = TRY(open_server(host, image.id))) {
-    TRY(end_server(*old_server, kEndLimit));
+    TRY(end_server(*old_server));
   }
   TRY(promote_server(host, image.id));
   const auto device = TRY(find_attachment(image));
@@ -114,7 +113,7 @@ void report(const Host& host, const std::vector<Upgraded>& upgraded) {
                     {"milliseconds", std::round(one.milliseconds * 10) / 10}});
   }
   const nlohmann::ordered_json document{{"version", 1}, {"images", std::move(list)}};
-  fmt::print("{}\n", document.dump(2));
+  print_json(document);
 }
 
 }  // namespace

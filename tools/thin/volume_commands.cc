@@ -2,28 +2,18 @@
 
 #include <fmt/format.h>
 
-#include <iterator>
-
 #include "tools/thin/activation.h"
 #include "tools/thin/device_mapper.h"
+#include "tools/thin/image_release.h"
+#include "tools/thin/names.h"
 #include "tools/thin/origin.h"
+#include "tools/thin/output.h"
 #include "tools/thin/random_id.h"
 #include "tools/thin/transaction.h"
 #include "tools/thin/volume_device.h"
 
 namespace underlay::thin {
 namespace {
-
-Result<void> check_name_is_free(const Registry& registry, const std::string& name) {
-  TRY(check_name(name, "volume"));
-  if (registry.volume(name) != nullptr || registry.pool(name) != nullptr) {
-    return fail(ErrorKind::kUsage, "{}: there is a volume or pool of that name already", name);
-  }
-  if (TRY(dm_info(name))) {
-    return fail(ErrorKind::kUsage, "{} exists already: choose another name", dm_path(name));
-  }
-  return {};
-}
 
 // Bytes of the new volume: at least the image's, so that nothing of a template is cut off.
 Result<uint64_t> volume_size(const std::optional<uint64_t>& wanted, uint64_t image) {
@@ -43,7 +33,7 @@ Result<uint64_t> volume_size(const std::optional<uint64_t>& wanted, uint64_t ima
 
 Result<void> create_command(const Host& host, const CreateArguments& arguments) {
   RegistryStore store = TRY(open_registry(host));
-  TRY(check_name_is_free(store.get(), arguments.name));
+  TRY(check_name_is_free(store.get(), arguments.name, "volume"));
   TRY(find_pool(store.get(), arguments.pool));
   const ChosenImage chosen = TRY(choose_image(store.get(), arguments.image));
   const uint64_t bytes = TRY(volume_size(arguments.size, chosen.record.size));
@@ -68,7 +58,7 @@ Result<void> create_command(const Host& host, const CreateArguments& arguments) 
 
 Result<void> snapshot_command(const Host& host, const SnapshotArguments& arguments) {
   RegistryStore store = TRY(open_registry(host));
-  TRY(check_name_is_free(store.get(), arguments.name));
+  TRY(check_name_is_free(store.get(), arguments.name, "volume"));
   const std::string pool = TRY(find_volume(store.get(), arguments.source)).pool;
   TRY(bring_up_pool(host, store, pool));
   // The recovery may have taken it back.
@@ -86,7 +76,8 @@ Result<void> snapshot_command(const Host& host, const SnapshotArguments& argumen
                                                          .snapshot_of = source.name},
                                             source_is_active));
   std::vector<Step> steps;
-  if (!source.image.empty()) {
+  // An active source has it, and reads it already.
+  if (!source.image.empty() && !source_is_active) {
     steps = TRY(bring_up_origin_steps(host, *store.get().image(source.image)));
   }
   append_steps(steps, std::move(planned.steps));
@@ -101,10 +92,9 @@ Result<void> remove_command(const Host& host, const RemoveArguments& arguments) 
   TRY(bring_up_pool(host, store, pool));
   const VolumeRecord volume = TRY(find_volume(store.get(), arguments.name));
   std::vector<Step> steps;
-  if (TRY(is_active(volume))) steps.push_back(deactivate_step(volume));
+  if (TRY(has_device(volume))) steps.push_back(deactivate_step(volume));
   append_steps(steps, TRY(plan_remove(store, volume)));
-  std::vector<Step> rest = release_origin_steps(host, store.get(), volume.image, volume.name);
-  if (!volume.image.empty()) append_steps(rest, forget_image_steps(store, volume.image));
+  std::vector<Step> rest = release_image_steps(host, store, volume.image);
   if (host.dry_run) {
     append_steps(steps, std::move(rest));
     return perform(host, steps);

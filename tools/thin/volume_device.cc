@@ -1,25 +1,12 @@
 #include "tools/thin/volume_device.h"
 
-#include "tools/thin/block_device.h"
+#include "io/block_device_holders.h"
 #include "tools/thin/device_mapper.h"
 #include "tools/thin/origin.h"
 #include "tools/thin/thin_pool.h"
 
 namespace underlay::thin {
 namespace {
-
-Result<DmTable> table_of(const VolumeRecord& volume) {
-  const auto pool = TRY(dm_info(volume.pool));
-  if (!pool) {
-    return fail(ErrorKind::kUsage, "{}: its pool {} is not active", volume.name, volume.pool);
-  }
-  const std::string origin = TRY(origin_number(volume));
-  return DmTable{.name = volume.name,
-                 .uuid = volume.uuid,
-                 .targets = {thin_target(volume, pool->number(), origin)},
-                 .read_only = false,
-                 .internal = false};
-}
 
 std::string table_words(const VolumeRecord& volume) {
   const std::string origin = volume.image.empty() ? "" : dm_path(origin_name(volume.image));
@@ -58,10 +45,22 @@ Result<std::string> origin_number(const VolumeRecord& volume) {
   return info->number();
 }
 
+Result<DmTable> volume_table(const VolumeRecord& volume) {
+  const auto pool = TRY(dm_info(volume.pool));
+  if (!pool) {
+    return fail(ErrorKind::kUsage, "{}: its pool {} is not active", volume.name, volume.pool);
+  }
+  return DmTable{.name = volume.name,
+                 .uuid = volume.uuid,
+                 .targets = {thin_target(volume, pool->number(), TRY(origin_number(volume)))},
+                 .read_only = false,
+                 .internal = false};
+}
+
 Step activate_step(const VolumeRecord& volume) {
   return {.name = "activate",
           .words = table_words(volume),
-          .run = [volume]() -> Result<void> { return dm_create(TRY(table_of(volume))); },
+          .run = [volume]() -> Result<void> { return dm_create(TRY(volume_table(volume))); },
           .undo = [volume]() { return deactivate(volume); }};
 }
 
@@ -69,19 +68,23 @@ Step deactivate_step(const VolumeRecord& volume) {
   return {.name = "deactivate",
           .words = "dmsetup remove " + volume.name,
           .run = [volume]() { return deactivate(volume); },
-          .undo = [volume]() -> Result<void> { return dm_create(TRY(table_of(volume))); }};
+          .undo = [volume]() -> Result<void> { return dm_create(TRY(volume_table(volume))); }};
 }
 
 Result<bool> is_active(const VolumeRecord& volume) {
   const auto info = TRY(dm_info(volume.name));
+  return info && info->uuid == volume.uuid && info->has_table;
+}
+
+Result<bool> has_device(const VolumeRecord& volume) {
+  const auto info = TRY(dm_info(volume.name));
   return info && info->uuid == volume.uuid;
 }
 
-Result<bool> image_is_used(const Registry& registry, const std::string& image_id,
-                           const std::string& except) {
+Result<bool> image_is_used(const Registry& registry, const std::string& image_id) {
   for (const VolumeRecord& volume : registry.volumes) {
-    if (volume.image != image_id || volume.name == except) continue;
-    if (TRY(is_active(volume))) return true;
+    if (volume.image != image_id) continue;
+    if (TRY(has_device(volume))) return true;
   }
   return false;
 }

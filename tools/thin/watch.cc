@@ -16,6 +16,7 @@
 
 #include "io/kernel_nbd.h"
 #include "io/log.h"
+#include "tools/thin/pidfd.h"
 #include "tools/thin/registry_store.h"
 #include "tools/thin/repair.h"
 #include "tools/thin/retry_delay.h"
@@ -255,11 +256,8 @@ void Watch::finish_repairs() {
   const auto end = Clock::now() + kFinishRepairs;
   for (auto& [id, watched] : images_) {
     if (!watched.repair) continue;
-    const auto left = std::chrono::ceil<milliseconds>(end - Clock::now()).count();
-    pollfd ended{.fd = watched.repair->fd(), .events = POLLIN, .revents = 0};
-    if (::poll(&ended, 1, static_cast<int>(std::max<milliseconds::rep>(0, left))) > 0) {
-      end_repair(watched);
-    }
+    const auto left = std::chrono::ceil<milliseconds>(end - Clock::now());
+    if (has_ended(watched.repair->fd(), left)) end_repair(watched);
   }
 }
 

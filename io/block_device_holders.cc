@@ -1,4 +1,5 @@
-// Who holds a block device: what is stacked on it, mounts, swap, processes.
+#include "io/block_device_holders.h"
+
 #include <dirent.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -10,9 +11,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "tools/thin/block_device.h"
-
-namespace underlay::thin {
+namespace underlay {
 namespace {
 
 namespace fs = std::filesystem;
@@ -185,4 +184,4 @@ std::string join_holders(const std::vector<std::string>& holders) {
   return joined;
 }
 
-}  // namespace underlay::thin
+}  // namespace underlay
