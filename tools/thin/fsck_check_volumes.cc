@@ -133,7 +133,9 @@ void check_pool(const FsckState& state, const FsckPool& seen, Problems& problems
       problems.push_back({.what = "pending",
                           .text = fmt::format("pool {}: a change of volume {} was interrupted; it "
                                               "is settled when the pool is activated",
-                                              pool.name, pool.pending->volume)});
+                                              pool.name, pool.pending->volume),
+                          .repair = FsckRepair::kRecover,
+                          .subject = pool.name});
     }
     return;
   }

@@ -11,7 +11,7 @@ namespace underlay::thin {
 // What --repair does about a problem; none of them loses data. In the order in which they are done.
 enum class FsckRepair : uint8_t {
   kNone,           // the text says what a person may do
-  kRecover,        // a change of a pool is finished or taken back
+  kRecover,        // subject: pool; its pending change is finished or taken back
   kRemoveFile,     // subject: path
   kRemoveHydrate,  // subject: device
   kClearTable,     // subject: device; the table that is loaded and not live is dropped

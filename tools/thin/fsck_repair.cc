@@ -81,7 +81,7 @@ Result<void> repair_problem(const Host& host, RegistryStore& store, const FsckPr
     case FsckRepair::kNone:
       break;
     case FsckRepair::kRecover:
-      return recover_pool(store, subject);
+      return bring_up_pool(host, store, subject);
     case FsckRepair::kRemoveFile:
       return remove_path(subject);
     case FsckRepair::kRemoveHydrate:

@@ -104,11 +104,14 @@ Result<void> remove_command(const Host& host, const RemoveArguments& arguments) 
   std::vector<Step> steps;
   if (TRY(has_device(volume))) steps.push_back(deactivate_step(volume));
   append_steps(steps, TRY(plan_remove(store, volume)));
-  TRY(perform(host, steps));
-
-  // The volume is gone; what only it needed goes too, and a failure there takes nothing back.
   std::vector<Step> rest = release_origin_steps(host, store.get(), volume.image, volume.name);
   if (!volume.image.empty()) append_steps(rest, forget_image_steps(store, volume.image));
+  if (host.dry_run) {
+    append_steps(steps, std::move(rest));
+    return perform(host, steps);
+  }
+  TRY(perform(host, steps));
+  // The volume is gone; what only it needed goes too, and a failure there takes nothing back.
   return perform(host, rest);
 }
 
