@@ -197,6 +197,11 @@ TEST_CASE("an image that changed is noticed, and the message names the differenc
           fmt::format("{}: changed since volumes were made on it ({} bytes, was {}){}", path,
                       before.st_size + 1, before.st_size, advice));
   }
+  SUBCASE("a device that must not be opened") {
+    ImageRecord other = record;
+    other.files[0].path = "/dev/null";
+    CHECK(changed(other).starts_with("/dev/null: is neither a file nor a block device"));
+  }
   SUBCASE("missing") {
     fs::remove(path);
     CHECK(changed(record) == path + ": is missing, and volumes lie on it: put the original back");

@@ -231,6 +231,15 @@ std::vector<AllocatedRun> allocated_runs(const std::vector<DirectRun>& runs) {
 
 Result<void> check_unchanged(const ImageRecord& image) {
   for (const FileStamp& was : image.files) {
+    // Looked at first: the names came from the process that read the image, and opening some
+    // devices has an effect (a tape rewinds, a watchdog starts).
+    struct stat status;
+    if (::stat(was.path.c_str(), &status) == 0 && !S_ISREG(status.st_mode) &&
+        !S_ISBLK(status.st_mode)) {
+      return in_file(
+          fail(ErrorKind::kUnsupported, "is neither a file nor a block device: {}", kPutImageBack),
+          was.path);
+    }
     const UniqueFd fd(::open(was.path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
     if (!fd.valid() && errno == ENOENT) {
       return in_file(
