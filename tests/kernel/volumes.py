@@ -207,6 +207,15 @@ def a_dry_run_changes_nothing_and_names_the_steps():
               f"steps: {steps}")
         equal((everything(), thin("list"), thin("pool", "status", "pool")), before,
               "what there is after a dry run")
+        create("volume", one)
+        # One answer, however many parts the command has.
+        for command in (("remove", "volume"), ("deactivate", "--all")):
+            check(thin("--dry-run", *command)["steps"], f"steps of {command}")
+        thin("deactivate", "--all")
+        for command in (("activate", "volume"), ("activate", "--all")):
+            names = [step["name"] for step in thin("--dry-run", *command)["steps"]]
+            check("activate-pool" in names and "activate" in names, f"steps of {command}: {names}")
+        thin("activate", "--all")
 
 
 @scenario

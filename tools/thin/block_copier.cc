@@ -109,6 +109,13 @@ Result<UniqueFd> make_staging(uint64_t bytes) {
   return fd;
 }
 
+// The device, and the size of its logical blocks in bytes.
+Result<std::pair<UniqueFd, uint64_t>> open_with_unit(const std::string& path) {
+  UniqueFd device = TRY(open_direct(path, O_RDWR));
+  const uint64_t unit = TRY(logical_block(device.get(), path));
+  return std::pair(std::move(device), unit);
+}
+
 }  // namespace
 
 struct BlockCopier::State {
@@ -222,15 +229,19 @@ Result<BlockCopier> BlockCopier::open(const VolumeRecord& volume, const ImageRec
   UniqueFd file = TRY(make_staging(image.size));
   Mapping staging = TRY(Mapping::make(file.get(), image.size));
   Mapping chunk = TRY(Mapping::make(-1, kChunkBytes));
+  if (::mlock(chunk.data(), chunk.size()) != 0) return fail_errno(errno, "cannot lock memory");
   const LoopDevice loop = TRY(open_loop_device(file.get(), name, /*read_only=*/true));
   TRY(dm_create({.name = name,
                  .uuid = hydrate_device_uuid(volume),
                  .targets = {thin_target(volume, pool->number(), loop.number)},
                  .read_only = false,
                  .internal = true}));
-  UniqueFd device = TRY(open_direct(dm_path(name), O_RDWR));
-  const uint64_t unit = TRY(logical_block(device.get(), dm_path(name)));
-  if (::mlock(chunk.data(), chunk.size()) != 0) return fail_errno(errno, "cannot lock memory");
+  auto opened = open_with_unit(dm_path(name));
+  if (!opened) {
+    (void)remove_hydrate_device(name);
+    return Failure(std::move(opened).error());
+  }
+  auto& [device, unit] = *opened;
   const uint64_t bytes = volume.sectors * kSectorBytes;
   return BlockCopier(std::unique_ptr<State>(new State{.volume = volume,
                                                       .block_bytes = block_sectors * kSectorBytes,

@@ -8,24 +8,24 @@
 #include "tools/thin/output.h"
 
 namespace underlay::thin {
-namespace {
-
-void print_plan(const Host& host, const std::vector<Step>& steps) {
+void print_plan(const Host& host) {
+  if (!*host.planned) return;
   if (!host.json) {
-    for (const Step& step : steps) fmt::print("{}\n", step.words);
+    for (const PlannedStep& step : **host.planned) fmt::print("{}\n", step.words);
     return;
   }
   auto list = nlohmann::ordered_json::array();
-  for (const Step& step : steps) list.push_back({{"name", step.name}, {"command", step.words}});
+  for (const PlannedStep& step : **host.planned) {
+    list.push_back({{"name", step.name}, {"command", step.words}});
+  }
   const nlohmann::ordered_json document{{"version", 1}, {"steps", std::move(list)}};
   print_json(document);
 }
 
-}  // namespace
-
 Result<void> perform(const Host& host, const std::vector<Step>& steps) {
   if (host.dry_run) {
-    print_plan(host, steps);
+    if (!*host.planned) host.planned->emplace();
+    for (const Step& step : steps) (*host.planned)->push_back({step.name, step.words});
     return {};
   }
   StepReport report;

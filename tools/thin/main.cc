@@ -43,6 +43,7 @@ int run(const std::vector<std::string>& arguments) {
   }
   hold_signals();
   const auto done = line->run(line->host);
+  if (done && line->host.dry_run) print_plan(line->host);
   if (std::fflush(stdout) != 0) {
     say("standard output cannot be written");
     return kFailed;

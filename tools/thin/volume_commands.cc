@@ -3,12 +3,14 @@
 #include <fmt/format.h>
 
 #include "tools/thin/activation.h"
+#include "tools/thin/attachment.h"
 #include "tools/thin/device_mapper.h"
 #include "tools/thin/image_release.h"
 #include "tools/thin/names.h"
 #include "tools/thin/origin.h"
 #include "tools/thin/output.h"
 #include "tools/thin/random_id.h"
+#include "tools/thin/server_process.h"
 #include "tools/thin/transaction.h"
 #include "tools/thin/volume_device.h"
 
@@ -27,6 +29,18 @@ Result<uint64_t> volume_size(const std::optional<uint64_t>& wanted, uint64_t ima
     return fail(ErrorKind::kUsage, "--size {} is no multiple of {} bytes", *wanted, kSectorBytes);
   }
   return *wanted;
+}
+
+// Freezing the file system on a volume takes as long as what it reads and writes: for ever, or
+// until the dead timeout, when nobody answers for the image.
+Result<void> check_server_lives(const Host& host, const ImageRecord& image) {
+  if (image.is_remote() || !TRY(find_attachment(image)) || TRY(running_server(host, image.id))) {
+    return {};
+  }
+  return fail(ErrorKind::kUsage,
+              "the server of {} is gone, and a snapshot would wait for it: 'underlay-thin watch "
+              "--once' starts it again",
+              image.location);
 }
 
 }  // namespace
@@ -64,6 +78,9 @@ Result<void> snapshot_command(const Host& host, const SnapshotArguments& argumen
   // The recovery may have taken it back.
   const VolumeRecord source = TRY(find_volume(store.get(), arguments.source));
   const bool source_is_active = TRY(is_active(source));
+  if (source_is_active && !source.image.empty()) {
+    TRY(check_server_lives(host, *store.get().image(source.image)));
+  }
   const std::string uuid = kDmUuidPrefix + ("volume-" + TRY(random_uuid()));
 
   PlannedVolume planned = TRY(plan_snapshot(store, source,
@@ -95,10 +112,6 @@ Result<void> remove_command(const Host& host, const RemoveArguments& arguments) 
   if (TRY(has_device(volume))) steps.push_back(deactivate_step(volume));
   append_steps(steps, TRY(plan_remove(store, volume)));
   std::vector<Step> rest = release_image_steps(host, store, volume.image);
-  if (host.dry_run) {
-    append_steps(steps, std::move(rest));
-    return perform(host, steps);
-  }
   TRY(perform(host, steps));
   // The volume is gone; what only it needed goes too, and a failure there takes nothing back.
   return perform(host, rest);
