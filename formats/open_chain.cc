@@ -202,9 +202,10 @@ Result<OpenedDisk> open_disk(OpenedFile top, const OpenOptions& options, const N
 
 Result<OpenedDisk> open_disk(const std::string& path, const OpenOptions& options,
                              const NamedFiles& files, Caches& caches) {
-  auto source = TRY(open_file_source(path));
-  return open_disk(OpenedFile{.source = std::move(source), .path = TRY(with_resolved_folder(path))},
-                   options, files, caches);
+  OpenedFile top;
+  top.source = TRY(open_file_source(path));
+  top.path = TRY(with_resolved_folder(path));
+  return open_disk(std::move(top), options, files, caches);
 }
 
 }  // namespace underlay

@@ -112,7 +112,8 @@ T take(Result<T>&& result) {
 inline void take(Result<void>&&) {}
 }  // namespace detail
 
-// TRY(expr): the value of a Result, or return its error from the enclosing function.
+// TRY(expr): the value of a Result, or return its error from the enclosing function. Not behind
+// other members in a braced initialiser: GCC 12 does not destroy those when it returns from there.
 #define TRY(...)                                                                \
   __extension__({                                                               \
     auto try_result = (__VA_ARGS__);                                            \

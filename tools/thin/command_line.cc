@@ -169,8 +169,10 @@ Result<CommandLine> parse(const FoundCommand& found) {
   if (operands.size() < least || operands.size() > most) {
     return fail(ErrorKind::kUsage, "usage: underlay-thin {} {}", command->name, command->operands);
   }
-  return CommandLine{
-      .host = TRY(host_of(options)), .run = TRY(command->prepare(operands, options)), .text = {}};
+  CommandLine line;
+  line.host = TRY(host_of(options));
+  line.run = TRY(command->prepare(operands, options));
+  return line;
 }
 
 }  // namespace

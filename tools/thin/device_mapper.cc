@@ -223,9 +223,10 @@ Result<void> dm_create(const DmTable& table) {
 
 Result<void> dm_reload(const DmTable& table, Flush flush) {
   const DmInfo before = TRY(own_device(table.name, "reload"));
+  std::vector<DmTarget> targets = TRY(dm_table(table.name));
   const DmTable old{.name = table.name,
                     .uuid = before.uuid,
-                    .targets = TRY(dm_table(table.name)),
+                    .targets = std::move(targets),
                     .read_only = before.read_only,
                     .internal = table.internal};
   TRY(load(table));

@@ -59,9 +59,9 @@ Result<std::vector<FsckNbd>> observe_nbd() {
     if (!device.backend.starts_with(kBackendPrefix) || device.backend.starts_with(kServersPrefix)) {
       continue;
     }
-    seen.push_back({.device = device,
-                    .number = TRY(block_device_number(device.path)),
-                    .holders = TRY(block_device_holders(device.path))});
+    std::string number = TRY(block_device_number(device.path));
+    std::vector<std::string> holders = TRY(block_device_holders(device.path));
+    seen.push_back({.device = device, .number = std::move(number), .holders = std::move(holders)});
   }
   return seen;
 }

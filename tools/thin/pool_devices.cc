@@ -112,8 +112,10 @@ Result<ActiveDevices> active_pool_devices(const std::string& pool) {
   if (data.empty()) {
     return fail(ErrorKind::kUsage, "{} is not an active thin pool", dm_path(pool));
   }
-  return ActiveDevices{.metadata = TRY(block_device_path(metadata)),
-                       .data = TRY(block_device_path(data))};
+  ActiveDevices devices;
+  devices.metadata = TRY(block_device_path(metadata));
+  devices.data = TRY(block_device_path(data));
+  return devices;
 }
 
 Result<std::string> active_metadata_path(const std::string& pool) {

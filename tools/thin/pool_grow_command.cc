@@ -54,7 +54,8 @@ Result<Growth> plan_growth(const PoolRecord& pool, const PoolGrowArguments& argu
                 "pool '{}' is on devices: make {} larger, then grow the pool without --size",
                 pool.name, pool.data);
   }
-  Growth growth{.pool = pool, .devices = TRY(active_pool_devices(pool.name))};
+  auto devices = TRY(active_pool_devices(pool.name));
+  Growth growth{.pool = pool, .devices = std::move(devices)};
   growth.old_blocks = TRY(pool_status(pool.name)).total_data;
   const uint64_t size =
       pool.on_files ? TRY(file_size(pool.data)) : TRY(block_device_size(growth.devices.data));

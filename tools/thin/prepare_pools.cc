@@ -82,8 +82,8 @@ void declare_pool_grow(OptionList& options) {
 }
 
 Result<CommandRun> prepare_pool_grow(const Operands& operands, const CommandOptions& options) {
-  return bind(pool_grow_command,
-              PoolGrowArguments{.name = operands[0], .size = TRY(size_of(options, "size"))});
+  const auto size = TRY(size_of(options, "size"));
+  return bind(pool_grow_command, PoolGrowArguments{.name = operands[0], .size = size});
 }
 
 void declare_pool_remove(OptionList& options) {

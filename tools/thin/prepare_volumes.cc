@@ -30,11 +30,12 @@ void declare_create(OptionList& options) {
 }
 
 Result<CommandRun> prepare_create(const Operands& operands, const CommandOptions& options) {
-  return bind(create_command,
-              CreateArguments{.name = operands[0],
-                              .pool = text_of(options, "pool"),
-                              .size = TRY(size_of(options, "size")),
-                              .image = TRY(image_arguments(text_of(options, "image"), options))});
+  const auto size = TRY(size_of(options, "size"));
+  ImageArguments image = TRY(image_arguments(text_of(options, "image"), options));
+  return bind(create_command, CreateArguments{.name = operands[0],
+                                              .pool = text_of(options, "pool"),
+                                              .size = size,
+                                              .image = std::move(image)});
 }
 
 Result<CommandRun> prepare_snapshot(const Operands& operands, const CommandOptions&) {
@@ -72,9 +73,10 @@ void declare_hydrate(OptionList& options) {
 }
 
 Result<CommandRun> prepare_hydrate(const Operands& operands, const CommandOptions& options) {
-  return bind(hydrate_command, HydrateArguments{.name = operands[0],
-                                                .rate = TRY(size_of(options, "rate")),
-                                                .progress = options.contains("progress")});
+  const auto rate = TRY(size_of(options, "rate"));
+  return bind(hydrate_command,
+              HydrateArguments{
+                  .name = operands[0], .rate = rate, .progress = options.contains("progress")});
 }
 
 void declare_fsck(OptionList& options) {

@@ -50,9 +50,10 @@ Result<DmTable> volume_table(const VolumeRecord& volume) {
   if (!pool) {
     return fail(ErrorKind::kUsage, "{}: its pool {} is not active", volume.name, volume.pool);
   }
+  const std::string origin = TRY(origin_number(volume));
   return DmTable{.name = volume.name,
                  .uuid = volume.uuid,
-                 .targets = {thin_target(volume, pool->number(), TRY(origin_number(volume)))},
+                 .targets = {thin_target(volume, pool->number(), origin)},
                  .read_only = false,
                  .internal = false};
 }
