@@ -114,7 +114,7 @@ def one_line(result):
     ratios = "".join(f"   {ratio['iops']['median']:6.2f} x {peer}"
                      for peer, ratio in result["ratios"].items())
     missed = sum(not target["reached"] for target in result["targets"])
-    return (f"{result['name']:42} {ours} {first['iops']:9.0f}/s {first['mib_per_s']:7.0f} MiB/s"
+    return (f"{result['name']:44} {ours} {first['iops']:9.0f}/s {first['mib_per_s']:7.0f} MiB/s"
             f"{ratios}" + (f"   {missed} of {len(result['targets'])} targets missed"
                            if missed else ""))
 

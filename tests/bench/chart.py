@@ -1,4 +1,6 @@
 """The results as a picture: how much each server does, qemu-nbd being 1."""
+import statistics
+
 import matplotlib
 
 matplotlib.use("svg")
@@ -21,18 +23,22 @@ def amount(server, size):
     return f"{server['mib_per_s']:,.0f} MiB/s"
 
 
+def beside_qemu(workload, label):
+    """The median of the rounds' ratios, as in the tables."""
+    rounds = zip(workload["servers"][label]["rounds"], workload["servers"][servers.QEMU]["rounds"])
+    return statistics.median(one["iops"] / other["iops"] for one, other in rounds)
+
+
 def draw(results, path):
     """Workloads that qemu-nbd ran, from the top in the results' order. Writes SVG."""
     shown = [workload for workload in results["workloads"]
              if servers.QEMU in workload["servers"]]
     figure, axes = pyplot.subplots(figsize=(11, 1.6 + INCHES_PER_WORKLOAD * max(len(shown), 1)))
     for place, workload in enumerate(shown):
-        baseline = workload["servers"][servers.QEMU]["iops"]
         for index, label in enumerate(COLOURS):
             if label in workload["servers"]:
-                server = workload["servers"][label]
-                draw_bar(axes, place + (index - 1) * BAR, server["iops"] / baseline, label,
-                         amount(server, workload["size_bytes"]))
+                draw_bar(axes, place + (index - 1) * BAR, beside_qemu(workload, label), label,
+                         amount(workload["servers"][label], workload["size_bytes"]))
     finish(axes, [workload["name"] for workload in shown])
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})

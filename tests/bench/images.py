@@ -55,11 +55,26 @@ def drop_from_page_cache(image):
 
 
 def warm_page_cache(image):
+    """Reads what is stored; holes of a huge disk would fill the memory."""
     buffer = bytearray(1 << 20)
     for path in image.files:
         with open(path, "rb", buffering=0) as file:
-            while file.readinto(buffer):
-                pass
+            for start, end in stored_ranges(file):
+                file.seek(start)
+                while start < end:
+                    start += file.readinto(memoryview(buffer)[:min(end - start, len(buffer))])
+
+
+def stored_ranges(file):
+    size = os.fstat(file.fileno()).st_size
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(file.fileno(), end, os.SEEK_DATA)
+        except OSError:  # a hole up to the end
+            return
+        end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
+        yield start, end
 
 
 class Images:

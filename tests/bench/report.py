@@ -94,8 +94,9 @@ def markdown(results, chart):
                   table(["workload", "target", "measured", "reached"], rows, text_columns=2)]
     if results["workloads"]:
         headings = ["workload", *[heading for heading, _ in measuring.METRICS.values()],
-                    "RSS MiB", "peak", "ours : this, IOPS", "CPU"]
-        parts += ["## Workloads\n", table(headings, [
+                    "RSS MiB", "peak", "IOPS, ours : this", "CPU"]
+        parts += ["## Workloads\n", "The last columns: IOPS, and CPU per operation, of the first server "
+                  "divided by this one's.\n", table(headings, [
             row for workload in results["workloads"] for row in workload_rows(workload)])]
     if results["scales"]:
         parts += ["## Huge sparse disks\n",
