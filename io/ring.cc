@@ -1,12 +1,16 @@
 #include "io/ring.h"
 
 #include <liburing.h>
+#include <poll.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
+#include <thread>
+#include <utility>
 
 namespace underlay {
 namespace {
@@ -14,6 +18,12 @@ namespace {
 // Requests that fit into one trip to the kernel; more of them take more trips.
 constexpr unsigned kEntries = 512;
 constexpr unsigned kCompletionBatch = 64;
+// Rounds of completions, and of what follows from them, before the kernel hears of new operations.
+constexpr unsigned kRounds = 16;
+
+// What the kernel refuses for want of memory, it may do a little later.
+constexpr std::chrono::milliseconds kRefusalPause{1};
+constexpr unsigned kRefusals = 2000;
 
 Failure refused(int error) {
   if (error == EPERM || error == ENOSYS || error == EACCES) {
@@ -32,7 +42,7 @@ Failure refused(int error) {
 
 }  // namespace
 
-Ring::Ring() : ring_(std::make_unique<io_uring>()) {}
+Ring::Ring() : ring_(std::make_unique<io_uring>()), lost_entry_(std::make_unique<io_uring_sqe>()) {}
 
 Ring::~Ring() {
   if (initialised_) io_uring_queue_exit(ring_.get());
@@ -43,8 +53,9 @@ Result<std::unique_ptr<Ring>> Ring::create() {
   // One thread submits, and runs the kernel's part of completions only when it waits: least
   // overhead (Linux 6.1). That thread is known at run() only, hence R_DISABLED.
   io_uring_params params{};
-  params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_R_DISABLED |
-                 IORING_SETUP_CQSIZE;
+  // TASKRUN_FLAG shows what waits there without a system call.
+  params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+                 IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_R_DISABLED | IORING_SETUP_CQSIZE;
   params.cq_entries = 4 * kEntries;
   int status = io_uring_queue_init_params(kEntries, ring->ring_.get(), &params);
   ring->enabled_late_ = status == 0;
@@ -67,35 +78,76 @@ Result<void> Ring::run() {
     if (status < 0) return fail_errno(errno, "cannot enable the io_uring");
   }
   watch_wakeups();
-  while (!stopping_) {
-    const int status = io_uring_submit_and_wait(ring_.get(), deferred_.empty() ? 1 : 0);
-    if (status < 0 && status != -EINTR && status != -EAGAIN && status != -EBUSY) {
-      return fail_errno(-status, "cannot wait for completions of the io_uring");
+  while (!stopping_ && failure_ == 0) {
+    if (deferred_.empty() && done_.empty()) {
+      wait();
+    } else {
+      enter(0);
     }
     handle_completions();
     // Once a round: tasks that defer themselves again must not hold up completions.
     run_tasks(deferred_.take());
   }
-  return {};
+  if (failure_ == 0) return {};
+  return fail_errno(failure_,
+                    "the kernel does not take the io_uring's operations any more: free memory, or "
+                    "raise the limits of memory (MemoryMax=, LimitMEMLOCK=), and start again");
+}
+
+// Hands over what was asked for, and waits for that many completions. What the kernel refuses for
+// the moment is asked again, but not for ever.
+void Ring::enter(unsigned wait_for) {
+  const int status = io_uring_submit_and_wait(ring_.get(), wait_for);
+  if (status >= 0 || status == -EINTR) {
+    refusals_ = 0;
+  } else if ((status == -EAGAIN || status == -EBUSY) && ++refusals_ < kRefusals) {
+    std::this_thread::sleep_for(kRefusalPause);
+  } else {
+    failure_ = -status;
+  }
+}
+
+void Ring::wait() {
+  if (!window_.enabled()) return enter(1);
+  const auto begun = std::chrono::steady_clock::now();
+  if (!look(window_.length())) enter(1);
+  window_.waited(std::chrono::steady_clock::now() - begun);
+}
+
+// Did something come in that time?
+bool Ring::look(PollWindow::Duration length) {
+  if (length == PollWindow::Duration::zero()) return false;
+  enter(0);
+  const auto end = std::chrono::steady_clock::now() + length;
+  do {
+    if (sees_work()) return true;
+    ::sched_yield();  // the client may need this very core
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
+}
+
+bool Ring::sees_work() const {
+  return io_uring_cq_ready(ring_.get()) > 0 ||
+         (IO_URING_READ_ONCE(*ring_->sq.kflags) & IORING_SQ_TASKRUN) != 0;
+}
+
+// Takes over what the kernel has done. Is there anything to tell?
+bool Ring::reap() {
+  std::array<io_uring_cqe*, kCompletionBatch> entries;
+  const unsigned count = io_uring_peek_batch_cqe(ring_.get(), entries.data(), kCompletionBatch);
+  for (unsigned i = 0; i < count; ++i) {
+    auto* completion = static_cast<Completion*>(io_uring_cqe_get_data(entries[i]));
+    if (completion != nullptr) done_.push_back({completion, entries[i]->res});
+  }
+  io_uring_cq_advance(ring_.get(), count);
+  return count > 0 || !done_.empty();
 }
 
 void Ring::handle_completions() {
-  std::array<io_uring_cqe*, kCompletionBatch> entries;
-  struct Done {
-    Completion* completion;
-    int result;
-  };
-  std::array<Done, kCompletionBatch> done;
-  for (;;) {
-    const unsigned count = io_uring_peek_batch_cqe(ring_.get(), entries.data(), kCompletionBatch);
-    if (count == 0) return;
-    for (unsigned i = 0; i < count; ++i) {
-      done[i] = {static_cast<Completion*>(io_uring_cqe_get_data(entries[i])), entries[i]->res};
-    }
-    io_uring_cq_advance(ring_.get(), count);
-    for (unsigned i = 0; i < count; ++i) {
-      if (done[i].completion != nullptr) done[i].completion->complete(done[i].result);
-    }
+  for (unsigned round = 0; round < kRounds && reap(); ++round) {
+    handling_.swap(done_);
+    for (const Done& done : handling_) done.completion->complete(done.result);
+    handling_.clear();
     // A flood of completions must not hold up the replies.
     run_tasks(deferred_.take());
   }
@@ -150,11 +202,12 @@ void Ring::submit() { (void)io_uring_submit(ring_.get()); }
 
 io_uring_sqe* Ring::next_entry() {
   io_uring_sqe* entry = io_uring_get_sqe(ring_.get());
-  while (entry == nullptr) {
-    (void)io_uring_submit(ring_.get());
+  while (entry == nullptr && failure_ == 0) {
+    enter(0);
+    if (refusals_ > 0) (void)reap();  // it may be waiting for just that
     entry = io_uring_get_sqe(ring_.get());
   }
-  return entry;
+  return entry != nullptr ? entry : lost_entry_.get();
 }
 
 void Ring::accept(int listen_fd, Completion& completion) {
@@ -169,11 +222,30 @@ void Ring::receive(int fd, MutableByteSpan out, Completion& completion) {
   io_uring_sqe_set_data(entry, &completion);
 }
 
+void Ring::wait_readable(int fd, Completion& completion) {
+  io_uring_sqe* entry = next_entry();
+  io_uring_prep_poll_add(entry, fd, POLLIN | POLLRDHUP);
+  io_uring_sqe_set_data(entry, &completion);
+}
+
 void Ring::send(int fd, const msghdr& message, Completion& completion) {
+  if (send_now(fd, message, completion)) return;
   io_uring_sqe* entry = next_entry();
   // MSG_WAITALL: the kernel goes on after a short send by itself.
   io_uring_prep_sendmsg(entry, fd, &message, MSG_NOSIGNAL | MSG_WAITALL);
   io_uring_sqe_set_data(entry, &completion);
+}
+
+// What is small mostly fits into the socket's buffer. Then a plain system call takes less time than
+// the ring, whose completion would also end the next wait at once, and so cost another one.
+bool Ring::send_now(int fd, const msghdr& message, Completion& completion) {
+  size_t size = 0;
+  for (size_t i = 0; i < message.msg_iovlen; ++i) size += message.msg_iov[i].iov_len;
+  if (size > kSmallMessage) return false;
+  const ssize_t sent = ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (sent < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+  done_.push_back({&completion, sent < 0 ? -errno : static_cast<int>(sent)});
+  return true;
 }
 
 void Ring::read(int fd, uint64_t offset, MutableByteSpan out, Completion& completion) {

@@ -8,9 +8,11 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <vector>
 
 #include "io/bytes.h"
 #include "io/error.h"
+#include "io/poll_window.h"
 #include "io/task.h"
 #include "io/unique_fd.h"
 
@@ -53,8 +55,13 @@ class Ring {
   Ring(const Ring&) = delete;
   Ring& operator=(const Ring&) = delete;
 
+  // Lets the thread look for completions for up to `limit` before it sleeps, as long as that pays:
+  // see PollWindow. It gives way to other threads meanwhile. REQUIRES: before run().
+  void poll_before_sleep(std::chrono::microseconds limit) { window_ = PollWindow(limit); }
+
   // Serves completions and tasks on the calling thread, which becomes the ring's, until stop().
-  // Fails only when the kernel refuses to go on.
+  // Fails only when the kernel refuses to go on; operations that are under way may then never
+  // complete.
   Result<void> run();
   // Makes run() return once the tasks posted before have run. Any thread.
   void stop();
@@ -67,8 +74,12 @@ class Ring {
 
   void accept(int listen_fd, Completion& completion);
   void receive(int fd, MutableByteSpan out, Completion& completion);
-  // Sends all of `message`, which lives until the completion, or fails.
+  // Waits until something can be received, the end of the stream and errors included.
+  void wait_readable(int fd, Completion& completion);
+  // Sends all of `message`, which lives until the completion, or fails. Of a message of up to
+  // kSmallMessage bytes on a stream maybe only the first bytes: the result says how many.
   void send(int fd, const msghdr& message, Completion& completion);
+  static constexpr size_t kSmallMessage = 128 << 10;
   // `offset` kNoOffset for what has none (signalfd).
   void read(int fd, uint64_t offset, MutableByteSpan out, Completion& completion);
   static constexpr uint64_t kNoOffset = ~uint64_t{0};
@@ -80,14 +91,31 @@ class Ring {
 
  private:
   Ring();
+  struct Done {
+    Completion* completion;
+    int result;
+  };
+
   io_uring_sqe* next_entry();
+  void enter(unsigned wait_for);
+  void wait();
+  bool look(PollWindow::Duration length);
+  bool sees_work() const;
+  bool send_now(int fd, const msghdr& message, Completion& completion);
   void wake();
   void watch_wakeups();
+  bool reap();
   void handle_completions();
   void run_tasks(TaskQueue tasks);
   void on_wakeup(int result);
 
   std::unique_ptr<io_uring> ring_;
+  std::unique_ptr<io_uring_sqe> lost_entry_;  // for what is asked of a ring that has failed
+  int failure_ = 0;                           // the errno that made it fail
+  unsigned refusals_ = 0;                     // of the kernel, one after the other
+  PollWindow window_;
+  std::vector<Done> done_;      // has happened, not told yet
+  std::vector<Done> handling_;  // is being told
   bool initialised_ = false;
   bool enabled_late_ = false;
   bool stopping_ = false;

@@ -157,7 +157,8 @@ Result<void> serve(const Options& options, std::vector<ListenSocket> inherited,
                             .workers = std::max(2u, core_count()),
                             .max_clients = options.max_clients,
                             .persistent = options.persistent && !device,
-                            .allocation_depth = options.allocation_depth};
+                            .allocation_depth = options.allocation_depth,
+                            .poll = options.poll};
   const auto server = TRY(Server::create(config, catalog, log));
   const bool needs_address = !device || options.address_given;
   TRY(options.take_over.empty() ? listen(options, std::move(inherited), needs_address, log, *server)

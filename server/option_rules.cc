@@ -51,6 +51,7 @@ constexpr std::array kRules = {
     OptionRule{.name = "cluster-cache", .takes_value = true, .own = true},
     OptionRule{.name = "table-cache", .takes_value = true, .own = true},
     OptionRule{.name = "threads", .takes_value = true, .own = true},
+    OptionRule{.name = "poll", .takes_value = true, .own = true},
     OptionRule{.name = "handover", .takes_value = true, .own = true},
     OptionRule{.name = "take-over", .takes_value = true, .own = true},
 

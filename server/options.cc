@@ -15,6 +15,7 @@ namespace {
 
 constexpr size_t kMaxStringBytes = 4096;  // NBD protocol, "Values": strings
 constexpr unsigned kMaxThreads = 256;
+constexpr unsigned kMaxPoll = 1000;  // microseconds; a sleep costs less than a tenth of that
 constexpr uint64_t kMinCacheBytes = 1ull << 20;
 constexpr uint64_t kMaxCacheBytes = 1ull << 40;
 
@@ -235,6 +236,8 @@ Result<void> read_service(const GivenOptions& given, Options& options) {
   }
   options.threads = static_cast<unsigned>(
       TRY(number_within("--threads", given.last_or("threads", "0"), 0, kMaxThreads)));
+  options.poll = std::chrono::microseconds(
+      TRY(number_within("--poll", given.last_or("poll", "0"), 0, kMaxPoll)));
   return {};
 }
 

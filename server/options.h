@@ -2,6 +2,7 @@
 // own.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -44,6 +45,7 @@ struct Options {
   std::string handover;      // --handover: absolute path, "" = none
   std::string take_over;     // --take-over: the same; then the address is not used
   unsigned threads = 0;      // --threads: rings, at most one a client; 0 = one for each processor
+  std::chrono::microseconds poll{};  // --poll: how long a ring looks for work before it sleeps
 };
 
 // What the command line asks for.

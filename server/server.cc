@@ -52,13 +52,14 @@ Result<std::unique_ptr<Server>> Server::create(const ServerConfig& config, Expor
   auto ring = TRY(Ring::create());
   std::unique_ptr<Server> server(new Server(config, catalog, log, std::move(ring)));
   server->signals_ = std::move(signal_fd);
-  const ServingContext context{.workers = server->workers_,
-                               .catalog = catalog,
-                               .reply_memory = server->reply_memory_,
-                               .log = log,
-                               // With -e 1 a second connection would wait for the first to end.
-                               .offer = {.allocation_depth = config.allocation_depth,
-                                         .multi_conn = config.max_clients != 1}};
+  const ServingContext context{
+      .workers = server->workers_,
+      .catalog = catalog,
+      .reply_memory = server->reply_memory_,
+      .log = log,
+      // With -e 1 a second connection would wait for the first to end.
+      .offer = {.allocation_depth = config.allocation_depth, .multi_conn = config.max_clients != 1},
+      .poll = config.poll};
   for (unsigned i = 0; i < std::max(1u, config.threads); ++i) {
     server->threads_.push_back(TRY(ServingThread::create(context, *server)));
   }

@@ -3,6 +3,7 @@
 
 #include <sys/signalfd.h>
 
+#include <chrono>
 #include <deque>
 #include <memory>
 #include <mutex>
@@ -27,6 +28,7 @@ struct ServerConfig {
   unsigned max_clients = 1;  // at the same time; others wait. 0 = limits::kConnections
   bool persistent = false;   // go on when the last client has left
   bool allocation_depth = false;
+  std::chrono::microseconds poll{};  // how long a ring looks for work before it sleeps
 };
 
 // What a server takes over from the one before it.

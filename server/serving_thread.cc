@@ -7,6 +7,7 @@ namespace underlay {
 Result<std::unique_ptr<ServingThread>> ServingThread::create(const ServingContext& context,
                                                              ServingOwner& owner) {
   auto ring = TRY(Ring::create());
+  ring->poll_before_sleep(context.poll);
   return std::unique_ptr<ServingThread>(new ServingThread(context, owner, std::move(ring)));
 }
 

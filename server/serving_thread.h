@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -26,6 +27,7 @@ struct ServingContext {
   ByteBudget& reply_memory;
   Log& log;
   HandshakeOffer offer;
+  std::chrono::microseconds poll{};  // Ring::poll_before_sleep()
 };
 
 // A client of another process, which serves it no longer.

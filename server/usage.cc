@@ -45,6 +45,8 @@ General purpose options:
       --cluster-cache SIZE  memory for unpacked clusters (default '64M', suffixes K, M, G)
       --table-cache SIZE    memory for tables of images (default '32M', suffixes K, M, G)
       --threads NUM         threads that serve clients (default '0', one for each processor)
+      --poll MICROSECONDS   look for requests for up to this time, at most 1000, before a thread
+                            sleeps, while they come that soon: latency for CPU time (default '0')
       --handover PATH       listen on the unix socket PATH for a successor, which takes over all
                             clients without their notice
       --take-over PATH      take over the clients and listening sockets (instead of -k, -b, -p) of

@@ -81,6 +81,7 @@ TEST_CASE("options: the defaults are qemu-nbd's") {
   CHECK(options.caches.clusters == 64ull << 20);
   CHECK(options.caches.tables == 32ull << 20);
   CHECK(options.threads == 0);
+  CHECK(options.poll == std::chrono::microseconds(0));
 }
 
 TEST_CASE("options: short and long forms mean the same") {
@@ -128,11 +129,12 @@ TEST_CASE("options: short and long forms mean the same") {
 TEST_CASE("options: long-only options") {
   const Options options =
       parsed({"--fork", "--pid-file=/p", "--allow-path", "/a", "--allow-path=/b", "--threads=3",
-              "--cluster-cache=2G", "--table-cache", "1024K", "FILE"});
+              "--cluster-cache=2G", "--table-cache", "1024K", "--poll=50", "FILE"});
   CHECK(options.fork);
   CHECK(options.pid_file == "/p");
   CHECK(options.allow_paths == Words{"/a", "/b"});
   CHECK(options.threads == 3);
+  CHECK(options.poll == std::chrono::microseconds(50));
   CHECK(options.caches.clusters == 2ull << 30);
   CHECK(options.caches.tables == 1ull << 20);
 }
@@ -336,6 +338,10 @@ TEST_CASE("options: budgets have bounds") {
   }
   for (const char* number : {"257", "-1", "x", ""}) {
     check_usage_error({"--threads", number, "F"}, "--threads: ");
+  }
+  CHECK(parsed({"--poll", "1000", "F"}).poll == std::chrono::milliseconds(1));
+  for (const char* number : {"1001", "-1", "50us", ""}) {
+    check_usage_error({"--poll", number, "F"}, "--poll: ");
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cerrno>
+#include <ctime>
 #include <functional>
 #include <thread>
 
@@ -201,6 +202,97 @@ TEST_CASE("ring: receives what a client said, and then its end") {
   CHECK(hello.result == 5);
   CHECK(out.substr(0, 6) == "hello-");
   CHECK(end.result == 0);
+}
+
+TEST_CASE("ring: what is readable is said, and nothing is taken") {
+  Fixture fixture;
+  Sockets sockets;
+  std::string out(5, '-');
+  Noted ready([&] { fixture.ring->stop(); });
+  std::thread client([&] {
+    std::this_thread::sleep_for(milliseconds(20));
+    (void)!::send(sockets.theirs.get(), "hello", 5, 0);
+  });
+  fixture.run([&] { fixture.ring->wait_readable(sockets.ours.get(), ready); });
+  client.join();
+  CHECK(ready.result > 0);
+  CHECK(::recv(sockets.ours.get(), out.data(), out.size(), MSG_DONTWAIT) == 5);
+  CHECK(out == "hello");
+}
+
+TEST_CASE("ring: the end of a stream is readable, too") {
+  Fixture fixture;
+  Sockets sockets;
+  Noted ready([&] { fixture.ring->stop(); });
+  sockets.theirs.reset();
+  fixture.run([&] { fixture.ring->wait_readable(sockets.ours.get(), ready); });
+  CHECK(ready.result > 0);
+}
+
+TEST_CASE("ring: a message that does not fit goes out in parts, each said once") {
+  Fixture fixture;
+  Sockets sockets;
+  const int small = 4096;
+  REQUIRE(::setsockopt(sockets.ours.get(), SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)) == 0);
+  const std::string text(Ring::kSmallMessage, 's');
+  size_t sent = 0;
+  iovec part{};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  std::function<void()> go_on;
+  std::unique_ptr<Noted> noted;
+  go_on = [&] {
+    REQUIRE(noted->result > 0);
+    sent += static_cast<size_t>(noted->result);
+    if (sent == text.size()) return fixture.ring->stop();
+    part = {const_cast<char*>(text.data()) + sent, text.size() - sent};
+    fixture.ring->send(sockets.ours.get(), message, *noted);
+  };
+  noted = std::make_unique<Noted>([&] { go_on(); });
+  std::string got;
+  std::thread reader([&] {
+    std::array<char, 4096> bytes;
+    while (got.size() < text.size()) {
+      const ssize_t count = ::recv(sockets.theirs.get(), bytes.data(), bytes.size(), 0);
+      if (count <= 0) return;
+      got.append(bytes.data(), static_cast<size_t>(count));
+    }
+  });
+  fixture.run([&] {
+    part = {const_cast<char*>(text.data()), text.size()};
+    fixture.ring->send(sockets.ours.get(), message, *noted);
+  });
+  reader.join();
+  CHECK((got == text));
+}
+
+std::chrono::nanoseconds thread_cpu_time() {
+  timespec used{};
+  REQUIRE(::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used) == 0);
+  return std::chrono::seconds(used.tv_sec) + std::chrono::nanoseconds(used.tv_nsec);
+}
+
+TEST_CASE("ring: a thread that may poll does so only where work comes soon") {
+  Fixture fixture;
+  fixture.ring->poll_before_sleep(milliseconds(1));
+  int left = 200;
+  Job job([&] {
+    if (--left == 0) fixture.ring->stop();
+  });
+  std::thread other([&] {
+    for (int i = left; i > 0; --i) {
+      fixture.ring->post(job);
+      std::this_thread::sleep_for(milliseconds(5));
+    }
+  });
+  const auto before = thread_cpu_time();
+  REQUIRE(fixture.ring->run());
+  const auto used = thread_cpu_time() - before;
+  other.join();
+  CHECK(left == 0);
+  // Looking for the whole millisecond each time would take 200 ms.
+  CHECK(used < milliseconds(100));
 }
 
 TEST_CASE("ring: accepts a client, with a descriptor that programs do not inherit") {
