@@ -228,6 +228,12 @@ void Ring::wait_readable(int fd, Completion& completion) {
   io_uring_sqe_set_data(entry, &completion);
 }
 
+void Ring::wait_writable(int fd, Completion& completion) {
+  io_uring_sqe* entry = next_entry();
+  io_uring_prep_poll_add(entry, fd, POLLOUT);
+  io_uring_sqe_set_data(entry, &completion);
+}
+
 void Ring::send(int fd, const msghdr& message, Completion& completion) {
   if (send_now(fd, message, completion)) return;
   io_uring_sqe* entry = next_entry();

@@ -76,6 +76,8 @@ class Ring {
   void receive(int fd, MutableByteSpan out, Completion& completion);
   // Waits until something can be received, the end of the stream and errors included.
   void wait_readable(int fd, Completion& completion);
+  // Waits until something can be sent, or never can be.
+  void wait_writable(int fd, Completion& completion);
   // Sends all of `message`, which lives until the completion, or fails. Of a message of up to
   // kSmallMessage bytes on a stream maybe only the first bytes: the result says how many.
   void send(int fd, const msghdr& message, Completion& completion);

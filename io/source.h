@@ -51,6 +51,13 @@ class Source {
     return 0;
   }
 
+  // Are these bytes in memory, so that reading or sending them would not block? False when that is
+  // not known. Never blocks. REQUIRES: offset + length <= size(), length > 0.
+  virtual bool in_memory(uint64_t offset, uint64_t length) const {
+    (void)offset, (void)length;
+    return false;
+  }
+
   // A file descriptor whose bytes at equal offsets are this source's, for a ring to read from;
   // valid while the source lives. nullopt: only read_at() can read.
   virtual std::optional<int> fd() const { return std::nullopt; }

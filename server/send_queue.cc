@@ -22,7 +22,9 @@ MutableByteSpan SendQueue::reserve(size_t size) {
     if (!buffer) return {};
     room_ = buffer->capacity();
     const std::byte* data = buffer->data();
-    segments_.push_back(Segment{.buffer = *std::move(buffer), .data = data, .size = 0});
+    Segment& segment = segments_.emplace_back();
+    segment.buffer = *std::move(buffer);
+    segment.data = data;
   }
   const Segment& last = segments_.back();
   return {last.buffer.data() + (last.buffer.capacity() - room_), size};
@@ -36,23 +38,48 @@ void SendQueue::commit(size_t size) {
 }
 
 void SendQueue::append(ByteSpan bytes) {
-  segments_.push_back(Segment{.buffer = {}, .data = bytes.data(), .size = bytes.size()});
+  Segment& segment = segments_.emplace_back();
+  segment.data = bytes.data();
+  segment.size = bytes.size();
   room_ = 0;
   unsent_ += bytes.size();
 }
 
+void SendQueue::append_file(int fd, uint64_t offset, size_t size) {
+  Segment& segment = segments_.emplace_back();
+  segment.fd = fd;
+  segment.file_offset = offset;
+  segment.size = size;
+  room_ = 0;
+  unsent_ += size;
+}
+
 void SendQueue::append_owner(Buffer owner) {
-  const std::byte* data = owner.data();
-  segments_.push_back(Segment{.buffer = std::move(owner), .data = data, .size = 0});
+  Segment& segment = segments_.emplace_back();
+  segment.data = owner.data();
+  segment.buffer = std::move(owner);
   room_ = 0;
 }
 
-void SendQueue::prepare(msghdr& message) {
+std::optional<SendQueue::FilePart> SendQueue::file() const {
+  for (size_t i = front_; i < segments_.size(); ++i) {
+    const Segment& segment = segments_[i];
+    if (segment.size == 0) continue;
+    if (segment.fd < 0) return std::nullopt;
+    return FilePart{.fd = segment.fd, .offset = segment.file_offset, .size = segment.size};
+  }
+  return std::nullopt;
+}
+
+bool SendQueue::prepare(msghdr& message) {
   size_t count = 0;
   size_t left = limits::kSendBytes;
+  bool file_follows = false;
   for (size_t i = front_; i < segments_.size() && count < kVectors && left > 0; ++i) {
     const Segment& segment = segments_[i];
     if (segment.size == 0) continue;
+    file_follows = segment.fd >= 0;
+    if (file_follows) break;
     const size_t part = std::min(segment.size, left);
     vectors_[count++] = iovec{const_cast<std::byte*>(segment.data), part};
     left -= part;
@@ -61,6 +88,7 @@ void SendQueue::prepare(msghdr& message) {
   message = {};
   message.msg_iov = vectors_.data();
   message.msg_iovlen = count;
+  return file_follows;
 }
 
 void SendQueue::sent(size_t count) {
@@ -69,7 +97,11 @@ void SendQueue::sent(size_t count) {
   while (front_ < segments_.size()) {
     Segment& segment = segments_[front_];
     const size_t part = std::min(count, segment.size);
-    segment.data += part;
+    if (segment.fd < 0) {
+      segment.data += part;
+    } else {
+      segment.file_offset += part;
+    }
     segment.size -= part;
     count -= part;
     // The last segment may still take replies: reserve() has been called for it since.

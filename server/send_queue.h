@@ -1,5 +1,5 @@
 // Replies on their way to one client: small ones packed into shared buffers, large payloads in
-// buffers of their own, all sent in order by one send at a time.
+// buffers of their own or still in their files, all sent in order by one send at a time.
 #pragma once
 
 #include <sys/socket.h>
@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "io/buffer_pool.h"
@@ -30,22 +31,34 @@ class SendQueue {
   // `bytes` follow. They stay where they are until a later append_owner() of the buffer that they
   // lie in has been sent.
   void append(ByteSpan bytes);
+  // `size` bytes of a file at `offset` follow. `fd` stays open until they have been sent.
+  void append_file(int fd, uint64_t offset, size_t size);
   // Frees `owner` once all that was queued before has been sent.
   void append_owner(Buffer owner);
 
   // Bytes that have not been sent.
   size_t unsent() const { return unsent_; }
 
-  // Fills `message` with what may go out now: it points into this queue until sent().
-  void prepare(msghdr& message);
-  // `count` bytes of what prepare() gave have been sent.
+  struct FilePart {
+    int fd = -1;
+    uint64_t offset = 0;
+    size_t size = 0;
+  };
+  // What must go out first, if it lies in a file.
+  std::optional<FilePart> file() const;
+  // Fills `message` with what may go out now, up to where the bytes of a file follow: it points
+  // into this queue until sent(). True when they follow at once. REQUIRES: !file().
+  bool prepare(msghdr& message);
+  // `count` bytes of what file() or prepare() gave have been sent.
   void sent(size_t count);
 
  private:
   struct Segment {
     Buffer buffer;                    // what to free after it; may be empty
-    const std::byte* data = nullptr;  // first unsent byte
-    size_t size = 0;                  // unsent bytes
+    const std::byte* data = nullptr;  // first unsent byte in memory...
+    int fd = -1;                      // ...or the file that it is in
+    uint64_t file_offset = 0;
+    size_t size = 0;  // unsent bytes
   };
   static constexpr size_t kVectors = 64;
 

@@ -1,5 +1,5 @@
-// The connection itself: receiving, sending, the handshake, the end. What requests do is in
-// session_requests.cc, pausing in session_pause.cc.
+// The connection itself: receiving, the handshake, the end. What requests do is in
+// session_requests.cc, sending in session_send.cc, pausing in session_pause.cc.
 #include "server/session.h"
 
 #include <algorithm>
@@ -14,7 +14,9 @@ Session::Session(SessionHost& host, UniqueFd socket)
       handshake_(host.offer()),
       lookup_(host.ring(), host.workers(), host.catalog(), *this),
       receive_buffer_(std::make_unique_for_overwrite<std::byte[]>(limits::kReceiveBuffer)),
-      queue_(host.buffers()) {}
+      queue_(host.buffers()) {
+  prepare_socket();
+}
 
 void Session::start() {
   arm_deadline();
@@ -44,13 +46,12 @@ void Session::pump() {
     request_waits_ = false;
     while (!blocked() && consume_input()) {
       // Let the client work on these replies while the next are made.
-      if (!sending_ && queue_.unsent() >= limits::kSendThreshold) {
-        flush();
-        host_.ring().submit();
-      }
+      if (queue_.unsent() >= limits::kSendThreshold) flush();
     }
     if (input_ended_ && !blocked() && !request_waits_) phase_ = Phase::kDraining;
+    const bool held_up = blocked();
     flush();
+    if (held_up && !blocked()) schedule_pump();  // there may be requests left in the input
     receive_more();
     const bool answered = operations_ == 0 && finished_reads_.empty() &&
                           finished_operations_.empty() && queue_.unsent() == 0;
@@ -105,26 +106,6 @@ void Session::on_received(int result) {
     input_ended_ = true;
     if (phase_ == Phase::kHandshake) close();
   } else if (result != -ECANCELED && result != -EINTR && result != -EAGAIN) {
-    close();
-  }
-  schedule_pump();
-}
-
-void Session::flush() {
-  if (sending_ || queue_.unsent() == 0 || phase_ == Phase::kClosed) return;
-  queue_.prepare(message_);
-  sending_ = true;
-  last_sent_ = std::chrono::steady_clock::now();
-  ++outstanding_;
-  host_.ring().send(socket_.get(), message_, sent_);
-}
-
-void Session::on_sent(int result) {
-  sending_ = false;
-  --outstanding_;
-  if (result > 0) {
-    queue_.sent(static_cast<size_t>(result));
-  } else if (result != -EINTR && result != -EAGAIN) {
     close();
   }
   schedule_pump();

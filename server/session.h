@@ -14,6 +14,7 @@
 
 #include <chrono>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "io/buffer_pool.h"
@@ -102,7 +103,12 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
   bool blocked() const;
   bool consume_input();
   void receive_more();
+  void prepare_socket();
+  void widen_socket();
   void flush();
+  int64_t send_from_memory();
+  int64_t send_from_file(const SendQueue::FilePart& file);
+  void wait_to_send(bool for_file);
   void end_if_idle();
   void settle_pause();
 
@@ -118,6 +124,8 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
   bool handle(const Request& request);
   bool start_read(const Request& request);
   bool read_inline(const Request& request);
+  bool read_from_files(const Request& request);
+  void queue_parts(const Request& request, std::span<const Extent> parts, Buffer headers);
   bool holes_allowed(const Request& request) const;
   bool reply_success(const Request& request);
   bool reply_error(const Request& request, nbd::WireError error);
@@ -134,6 +142,7 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
   void operation_done(std::unique_ptr<WorkerOperation> operation) override;
   void on_received(int result);
   void on_sent(int result);
+  void on_writable(int result);
   void on_deadline(int result);
   void on_retry(int result);
 
@@ -167,7 +176,9 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
 
   SendQueue queue_;
   msghdr message_{};
-  bool sending_ = false;
+  bool sending_ = false;  // the ring sends, or waits until that is possible
+  bool is_unix_socket_ = false;
+  bool widened_ = false;
   std::chrono::steady_clock::time_point last_sent_;
 
   ZeroRuns inline_zeros_;           // of the read that read_inline() answers
@@ -187,6 +198,7 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
   MethodTask<&Session::pump> pump_task_{*this};
   MethodCompletion<&Session::on_received> received_{*this};
   MethodCompletion<&Session::on_sent> sent_{*this};
+  MethodCompletion<&Session::on_writable> writable_{*this};
   MethodCompletion<&Session::on_deadline> deadline_{*this};
   MethodCompletion<&Session::on_retry> retry_{*this};
 };

@@ -169,5 +169,42 @@ TEST_CASE("send queue: any mix of replies and partial sends keeps the stream who
   CHECK(q.budget.used() == 0);
 }
 
+TEST_CASE("send queue: what lies in files goes out between what lies in memory, in order") {
+  Queue q;
+  CHECK(q.put("head"));
+  q.queue.append_file(7, 1000, 300);
+  q.queue.append_file(8, 5, 1);
+  CHECK(q.put("tail"));
+  CHECK(q.queue.unsent() == 309);
+
+  CHECK_FALSE(q.queue.file());
+  msghdr message;
+  CHECK(q.queue.prepare(message));  // a file follows
+  CHECK(q.finish(message, 2) == "he");
+  CHECK(q.send() == "ad");
+
+  auto file = q.queue.file();
+  REQUIRE(file);
+  CHECK(file->fd == 7);
+  CHECK(file->offset == 1000);
+  CHECK(file->size == 300);
+  q.queue.sent(100);
+  file = q.queue.file();
+  REQUIRE(file);
+  CHECK(file->fd == 7);
+  CHECK(file->offset == 1100);
+  CHECK(file->size == 200);
+  q.queue.sent(200);
+  file = q.queue.file();
+  REQUIRE(file);
+  CHECK(file->fd == 8);
+  q.queue.sent(1);
+
+  CHECK_FALSE(q.queue.file());
+  CHECK_FALSE(q.queue.prepare(message));
+  CHECK(q.finish(message) == "tail");
+  CHECK(q.queue.unsent() == 0);
+}
+
 }  // namespace
 }  // namespace underlay

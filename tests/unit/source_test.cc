@@ -86,6 +86,23 @@ TEST_CASE("read_cached gives a true prefix or nothing, never past the end") {
   CHECK(source->read_cached(~uint64_t{0}, std::as_writable_bytes(std::span(text))) == 0);
 }
 
+TEST_CASE("what was never read, or is no longer in the file, is not in memory") {
+  const TempFolder folder;
+  constexpr uint64_t kWritten = 1 << 20;
+  const std::string path = folder.write("f", std::string(kWritten, 'x'));
+  REQUIRE(::truncate(path.c_str(), 2 * kWritten) == 0);
+  const auto source = *open_file_source(path);
+  // Kernels before 6.5 cannot tell, and then it is false of everything.
+  const bool known = source->in_memory(0, kWritten);
+  CHECK(source->in_memory(5000, 1) == known);
+  CHECK_FALSE(source->in_memory(0, 2 * kWritten));
+  CHECK_FALSE(source->in_memory(kWritten, 4096));
+
+  REQUIRE(::truncate(path.c_str(), 900'000) == 0);
+  CHECK(source->in_memory(899'000, 1000) == known);
+  CHECK_FALSE(source->in_memory(899'000, 1001));
+}
+
 TEST_CASE("a missing file is not found, and the error names it") {
   const TempFolder folder;
   const auto opened = open_file_source(folder.path("nothing"));

@@ -1,0 +1,96 @@
+// How the replies of a session leave: as much as the socket takes at once by plain system calls,
+// and the ring waits for the rest. A completion for each send would only make one more trip to the
+// kernel.
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+
+#include "io/send_file.h"
+#include "server/session.h"
+
+namespace underlay {
+
+void Session::prepare_socket() {
+  // For send_file(). What the ring does waits all the same.
+  const int flags = ::fcntl(socket_.get(), F_GETFL);
+  (void)::fcntl(socket_.get(), F_SETFL, flags | O_NONBLOCK);
+  int domain = 0;
+  socklen_t size = sizeof(domain);
+  (void)::getsockopt(socket_.get(), SOL_SOCKET, SO_DOMAIN, &domain, &size);
+  is_unix_socket_ = domain == AF_UNIX;
+}
+
+// TCP finds the size of its buffers out by itself.
+void Session::widen_socket() {
+  if (widened_) return;
+  widened_ = true;
+  const auto size = static_cast<int>(limits::kSocketBuffer);
+  if (is_unix_socket_) {
+    (void)::setsockopt(socket_.get(), SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+  }
+}
+
+void Session::flush() {
+  if (sending_ || queue_.unsent() == 0 || phase_ == Phase::kClosed) return;
+  last_sent_ = std::chrono::steady_clock::now();
+  // Others on this thread have their turn, too.
+  for (size_t sent = 0; sent < limits::kSendBytes && queue_.unsent() > 0;) {
+    const auto file = queue_.file();
+    const int64_t result = file ? send_from_file(*file) : send_from_memory();
+    if (result == -EAGAIN || result == -EINTR) return wait_to_send(file.has_value());
+    if (result <= 0) return close();
+    queue_.sent(static_cast<size_t>(result));
+    sent += static_cast<size_t>(result);
+  }
+  if (queue_.unsent() > 0) schedule_pump();
+}
+
+int64_t Session::send_from_memory() {
+  const bool more = queue_.prepare(message_);
+  const ssize_t sent =
+      ::sendmsg(socket_.get(), &message_, MSG_NOSIGNAL | MSG_DONTWAIT | (more ? MSG_MORE : 0));
+  return sent < 0 ? -errno : sent;
+}
+
+// The client has the header already: if the file fails now, only the end of the connection says so.
+int64_t Session::send_from_file(const SendQueue::FilePart& file) {
+  const int64_t sent = send_file(socket_.get(), file.fd, file.offset, file.size);
+  if (sent == 0 || sent == -EIO) {
+    host_.log().error(fmt::format(
+        "export \"{}\": {} bytes at offset {} of an image's file cannot be sent: {}; connection "
+        "closed",
+        printable(export_->name(), 80), file.size, file.offset,
+        sent == 0 ? "the file ends before them" : "Input/output error"));
+  }
+  return sent;
+}
+
+// Until the client has read something: the ring sends what lies in memory, and tells when there is
+// room for what lies in files.
+void Session::wait_to_send(bool for_file) {
+  sending_ = true;
+  ++outstanding_;
+  if (for_file) return host_.ring().wait_writable(socket_.get(), writable_);
+  queue_.prepare(message_);
+  host_.ring().send(socket_.get(), message_, sent_);
+}
+
+void Session::on_writable(int) {
+  sending_ = false;
+  --outstanding_;
+  schedule_pump();
+}
+
+void Session::on_sent(int result) {
+  sending_ = false;
+  --outstanding_;
+  if (result > 0) {
+    queue_.sent(static_cast<size_t>(result));
+  } else if (result != -EINTR && result != -EAGAIN) {
+    close();
+  }
+  schedule_pump();
+}
+
+}  // namespace underlay
