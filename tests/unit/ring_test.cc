@@ -276,13 +276,16 @@ std::chrono::nanoseconds thread_cpu_time() {
 TEST_CASE("ring: a thread that may poll does so only where work comes soon") {
   Fixture fixture;
   fixture.ring->poll_before_sleep(milliseconds(1));
-  int left = 200;
-  Job job([&] {
-    if (--left == 0) fixture.ring->stop();
-  });
+  std::vector<std::unique_ptr<Job>> jobs(200);
+  size_t left = jobs.size();
+  for (auto& job : jobs) {
+    job = std::make_unique<Job>([&] {
+      if (--left == 0) fixture.ring->stop();
+    });
+  }
   std::thread other([&] {
-    for (int i = left; i > 0; --i) {
-      fixture.ring->post(job);
+    for (const auto& job : jobs) {
+      fixture.ring->post(*job);
       std::this_thread::sleep_for(milliseconds(5));
     }
   });
