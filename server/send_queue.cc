@@ -47,6 +47,13 @@ void SendQueue::append_owner(Buffer owner) {
   room_ = 0;
 }
 
+void SendQueue::release_memory() {
+  assert(unsent_ == 0);
+  std::vector<Segment>().swap(segments_);
+  front_ = 0;
+  room_ = 0;
+}
+
 void SendQueue::prepare(msghdr& message) {
   size_t count = 0;
   size_t left = limits::kSendBytes;

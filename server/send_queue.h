@@ -36,6 +36,9 @@ class SendQueue {
   // Bytes that have not been sent.
   size_t unsent() const { return unsent_; }
 
+  // Gives back what an empty queue keeps. REQUIRES: unsent() == 0, and no send is under way.
+  void release_memory();
+
   // Fills `message` with what may go out now: it points into this queue until sent().
   void prepare(msghdr& message);
   // `count` bytes of what prepare() gave have been sent.
