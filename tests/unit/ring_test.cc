@@ -363,6 +363,24 @@ TEST_CASE("ring: stop from another thread lets the tasks posted before run") {
   CHECK(ran);
 }
 
+TEST_CASE("ring: what was cancelled just before the stop does not outlive it") {
+  Fixture fixture;
+  Sockets sockets;
+  std::string out(4, '-');
+  Noted receive;
+  __kernel_timespec storage;
+  Noted later([&] {
+    fixture.ring->cancel(receive);
+    fixture.ring->stop();
+  });
+  fixture.run([&] {
+    fixture.ring->receive(sockets.ours.get(), writable(out), receive);
+    fixture.ring->timeout(milliseconds(10), storage, later);
+  });
+  CHECK(receive.result == -ECANCELED);
+  CHECK(receive.times == 1);
+}
+
 TEST_CASE("ring: a deferred task runs after the completions at hand, once for many") {
   Fixture fixture;
   std::array<std::unique_ptr<Noted>, 32> timeouts;
