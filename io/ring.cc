@@ -78,8 +78,10 @@ Result<void> Ring::run() {
     if (status < 0) return fail_errno(errno, "cannot enable the io_uring");
   }
   watch_wakeups();
-  while (!stopping_ && failure_ == 0) {
-    if (deferred_.empty() && done_.empty()) {
+  // What was asked for before the stop is still handed over: what it cancels would else live on in
+  // the kernel, with its descriptor, after the ring.
+  while (failure_ == 0 && (!stopping_ || io_uring_sq_ready(ring_.get()) > 0)) {
+    if (!stopping_ && deferred_.empty() && done_.empty()) {
       wait();
     } else {
       enter(0);

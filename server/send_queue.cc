@@ -61,6 +61,13 @@ void SendQueue::append_owner(Buffer owner) {
   room_ = 0;
 }
 
+void SendQueue::release_memory() {
+  assert(unsent_ == 0);
+  std::vector<Segment>().swap(segments_);
+  front_ = 0;
+  room_ = 0;
+}
+
 std::optional<SendQueue::FilePart> SendQueue::file() const {
   for (size_t i = front_; i < segments_.size(); ++i) {
     const Segment& segment = segments_[i];

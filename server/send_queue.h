@@ -39,6 +39,9 @@ class SendQueue {
   // Bytes that have not been sent.
   size_t unsent() const { return unsent_; }
 
+  // Gives back what an empty queue keeps. REQUIRES: unsent() == 0, and no send is under way.
+  void release_memory();
+
   struct FilePart {
     int fd = -1;
     uint64_t offset = 0;

@@ -93,6 +93,19 @@ void ServingThread::session_ended(Session& session) {
   check_paused();
 }
 
+// One timer for all sessions, and none once all of them rest.
+void ServingThread::session_awake() {
+  if (std::exchange(checks_silence_, true)) return;
+  ring_->timeout(limits::kSilence, silence_time_, silence_check_);
+}
+
+void ServingThread::on_silence_check(int) {
+  checks_silence_ = false;
+  bool again = false;
+  for (const auto& [key, session] : sessions_) again = session->rest_if_silent() || again;
+  if (again) session_awake();
+}
+
 void ServingThread::shut_down() { ring_->post(shutdown_task_); }
 
 void ServingThread::begin_shutdown() {

@@ -99,6 +99,7 @@ class ServingThread final : private SessionHost {
   Session& add_session(UniqueFd socket);
   void begin_shutdown();
   void look_for_unread();
+  void on_silence_check(int result);
   void take_steps();
   void begin_settle();
   void check_settled();
@@ -114,11 +115,13 @@ class ServingThread final : private SessionHost {
   Ring& ring() override { return *ring_; }
   WorkerPool& workers() override { return context_.workers; }
   BufferPool& buffers() override { return buffers_; }
+  ReceiveBuffers& receive_buffers() override { return receive_buffers_; }
   ExportCatalog& catalog() override { return context_.catalog; }
   Log& log() override { return context_.log; }
   HandshakeOffer offer() const override { return context_.offer; }
   void session_ended(Session& session) override;
   void memory_is_short() override { owner_.memory_is_short(); }
+  void session_awake() override;
   void handshake_ended() override { check_settled(); }
   void session_paused(Session& session) override;
   void session_stays(Session& session) override;
@@ -127,8 +130,12 @@ class ServingThread final : private SessionHost {
   ServingOwner& owner_;
   std::unique_ptr<Ring> ring_;
   BufferPool buffers_;
+  ReceiveBuffers receive_buffers_;
   std::unordered_map<Session*, std::unique_ptr<Session>> sessions_;
   bool shutting_down_ = false;
+  bool checks_silence_ = false;  // a check is to come, because some session does not rest
+  __kernel_timespec silence_time_{};
+  MethodCompletion<&ServingThread::on_silence_check> silence_check_{*this};
   std::chrono::steady_clock::time_point unread_checked_;
   __kernel_timespec shutdown_time_{};
   MethodTask<&ServingThread::take_adopted> adopt_task_{*this};

@@ -1,5 +1,6 @@
 // The connection itself: receiving, the handshake, the end. What requests do is in
-// session_requests.cc, sending in session_send.cc, pausing in session_pause.cc.
+// session_requests.cc, sending in session_send.cc, pausing in session_pause.cc, resting in
+// session_rest.cc.
 #include "server/session.h"
 
 #include <algorithm>
@@ -13,7 +14,6 @@ Session::Session(SessionHost& host, UniqueFd socket)
       socket_(std::move(socket)),
       handshake_(host.offer()),
       lookup_(host.ring(), host.workers(), host.catalog(), *this),
-      receive_buffer_(std::make_unique_for_overwrite<std::byte[]>(limits::kReceiveBuffer)),
       queue_(host.buffers()) {
   prepare_socket();
 }
@@ -53,12 +53,16 @@ void Session::pump() {
     flush();
     if (held_up && !blocked()) schedule_pump();  // there may be requests left in the input
     receive_more();
-    const bool answered = operations_ == 0 && finished_reads_.empty() &&
-                          finished_operations_.empty() && queue_.unsent() == 0;
-    if (phase_ == Phase::kDraining && answered) close();
+    if (phase_ == Phase::kDraining && nothing_under_way()) close();
   }
   settle_pause();
   end_if_idle();
+}
+
+// Has all been answered that was begun?
+bool Session::nothing_under_way() const {
+  return operations_ == 0 && finished_reads_.empty() && finished_operations_.empty() &&
+         queue_.unsent() == 0;
 }
 
 // Whatever the client says next has to wait.
@@ -77,6 +81,12 @@ void Session::receive_more() {
   // What is left is less than one request, or one that must wait: then the buffer may be full.
   const size_t left = input_end_ - input_begin_;
   if (left == limits::kReceiveBuffer) return;
+  if (receive_buffer_ == nullptr && !shutting_down_) {
+    receiving_ = true;
+    ++outstanding_;
+    return host_.ring().wait_readable(socket_.get(), readable_);
+  }
+  if (receive_buffer_ == nullptr && !wake_up()) return;
   std::memmove(receive_buffer_.get(), receive_buffer_.get() + input_begin_, left);
   input_begin_ = 0;
   input_end_ = left;
@@ -100,6 +110,7 @@ void Session::on_received(int result) {
   receiving_ = false;
   --outstanding_;
   if (result > 0) {
+    heard_ = true;
     input_end_ += static_cast<size_t>(result);
   } else if (result == 0) {
     // The client will not say more. It may still read what it has asked for.
@@ -108,6 +119,7 @@ void Session::on_received(int result) {
   } else if (result != -ECANCELED && result != -EINTR && result != -EAGAIN) {
     close();
   }
+  rest();
   schedule_pump();
 }
 
@@ -147,7 +159,7 @@ void Session::close_if_unread(std::chrono::steady_clock::time_point now) {
 void Session::shut_down() {
   shutting_down_ = true;
   if (phase_ == Phase::kHandshake) return close();
-  if (receiving_) host_.ring().cancel(received_);
+  stop_receiving();
   schedule_pump();
 }
 

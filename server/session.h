@@ -10,6 +10,9 @@
 //
 // A session in transmission can be paused, so that another process may go on with it: it receives
 // nothing more, finishes what it has begun, and then is still until resume() or hand_over().
+//
+// A session whose client is silent rests: it has given its memory back, and waits until there is
+// something to receive.
 #pragma once
 
 #include <chrono>
@@ -27,6 +30,7 @@
 #include "server/handshake.h"
 #include "server/limits.h"
 #include "server/read_operation.h"
+#include "server/receive_buffers.h"
 #include "server/reply.h"
 #include "server/request.h"
 #include "server/send_queue.h"
@@ -44,6 +48,7 @@ class SessionHost {
   virtual Ring& ring() = 0;
   virtual WorkerPool& workers() = 0;
   virtual BufferPool& buffers() = 0;
+  virtual ReceiveBuffers& receive_buffers() = 0;
   virtual ExportCatalog& catalog() = 0;
   virtual Log& log() = 0;
   virtual HandshakeOffer offer() const = 0;
@@ -51,6 +56,8 @@ class SessionHost {
   virtual void session_ended(Session& session) = 0;
   // Reply memory is used up: time to drop clients that do not read their replies.
   virtual void memory_is_short() = 0;
+  // A client speaks that was silent: ask rest_if_silent() from time to time until that is false.
+  virtual void session_awake() = 0;
   // The handshake of a session is over, and transmission begins.
   virtual void handshake_ended() = 0;
   // After Session::pause(): it is still now...
@@ -77,6 +84,10 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
   void close();
   // Closes it when the client has left replies unread for limits::kUnreadTime.
   void close_if_unread(std::chrono::steady_clock::time_point now);
+
+  // Rests when the client has not spoken since the last call, and nothing is under way. Says
+  // whether it is worth asking again.
+  bool rest_if_silent();
 
   bool in_handshake() const { return phase_ == Phase::kHandshake; }
   // Calls host.session_paused() or host.session_stays() later, unless the session ends before.
@@ -111,6 +122,10 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
   void wait_to_send(bool for_file);
   void end_if_idle();
   void settle_pause();
+  bool nothing_under_way() const;
+  void stop_receiving();
+  void rest();
+  bool wake_up();
 
   // Handshake.
   bool consume_handshake();
@@ -141,6 +156,7 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
   void read_done(ReadOperation& operation) override;
   void operation_done(std::unique_ptr<WorkerOperation> operation) override;
   void on_received(int result);
+  void on_readable(int result);
   void on_sent(int result);
   void on_writable(int result);
   void on_deadline(int result);
@@ -164,10 +180,12 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
   ExportLookup lookup_;
   std::shared_ptr<Export> export_;
 
-  std::unique_ptr<std::byte[]> receive_buffer_;
+  ReceiveBuffers::Memory receive_buffer_;  // null: the session rests, or is new
   size_t input_begin_ = 0;
   size_t input_end_ = 0;
-  bool receiving_ = false;
+  bool receiving_ = false;      // into the buffer; without one, waiting for what is to be received
+  bool heard_ = false;          // since the last rest_if_silent()
+  bool resting_ = false;        // as soon as the receive has been cancelled
   bool input_ended_ = false;    // the client says no more
   bool request_waits_ = false;  // the request at the front of the input could not be started yet
   Request payload_request_;     // whose payload is being dropped
@@ -197,6 +215,7 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
   __kernel_timespec retry_time_{};
   MethodTask<&Session::pump> pump_task_{*this};
   MethodCompletion<&Session::on_received> received_{*this};
+  MethodCompletion<&Session::on_readable> readable_{*this};
   MethodCompletion<&Session::on_sent> sent_{*this};
   MethodCompletion<&Session::on_writable> writable_{*this};
   MethodCompletion<&Session::on_deadline> deadline_{*this};

@@ -12,7 +12,7 @@ void Session::pause() {
   // Nobody shall have to wait for a client that does not read.
   if (sending_ && now - last_sent_ >= limits::kHandoverPause) return host_.session_stays(*this);
   pause_ = Pause::kWanted;
-  if (receiving_) host_.ring().cancel(received_);
+  stop_receiving();
   schedule_pump();
 }
 
@@ -23,9 +23,7 @@ void Session::settle_pause() {
     resume();
     return host_.session_stays(*this);
   }
-  const bool still = !receiving_ && !sending_ && operations_ == 0 && finished_reads_.empty() &&
-                     finished_operations_.empty() && queue_.unsent() == 0;
-  if (!still) return;
+  if (receiving_ || sending_ || !nothing_under_way()) return;
   pause_ = Pause::kReached;
   host_.session_paused(*this);
 }
@@ -63,9 +61,11 @@ void Session::adopt(SessionState state, std::shared_ptr<Export> exported) {
   payload_left_ = state.payload_left;
   payload_request_ = state.payload_request;
   payload_error_ = state.payload_error;
+  schedule_pump();
+  // Without bytes of the client's it begins at rest.
+  if (state.input.empty() || !wake_up()) return;
   std::copy(state.input.begin(), state.input.end(), receive_buffer_.get());
   input_end_ = state.input.size();
-  schedule_pump();
 }
 
 }  // namespace underlay

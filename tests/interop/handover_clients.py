@@ -58,6 +58,18 @@ def rule_twenty_hand_overs_in_a_row_lose_nothing(lab):
         check(len(os.listdir(f"/proc/{row.server.pid}/fd")) < 40, "descriptors pile up")
 
 
+def rule_a_client_that_has_long_been_silent_is_handed_over(lab):
+    path, contents = make_image(lab, "raw")
+    args = ["-f", "raw", path]
+    with lab.first(*args) as row, connect(row) as silent:
+        for round_number in range(2):
+            expect(silent.read(MIB, 512).data, contents[MIB:MIB + 512], f"round {round_number}")
+            time.sleep(3)  # the server has put it to rest
+            row.hand_over(*args)
+            row.hand_over(*args)  # at rest from the start
+        expect(silent.read(3 * MIB, 512).data, contents[3 * MIB:3 * MIB + 512], "contents")
+
+
 def rule_libnbd_copies_through_hand_overs(lab):
     path, contents = make_image(lab, "qcow2", size=16 * MIB)
     args = ["-f", "qcow2", path]

@@ -276,13 +276,16 @@ std::chrono::nanoseconds thread_cpu_time() {
 TEST_CASE("ring: a thread that may poll does so only where work comes soon") {
   Fixture fixture;
   fixture.ring->poll_before_sleep(milliseconds(1));
-  int left = 200;
-  Job job([&] {
-    if (--left == 0) fixture.ring->stop();
-  });
+  std::vector<std::unique_ptr<Job>> jobs(200);
+  size_t left = jobs.size();
+  for (auto& job : jobs) {
+    job = std::make_unique<Job>([&] {
+      if (--left == 0) fixture.ring->stop();
+    });
+  }
   std::thread other([&] {
-    for (int i = left; i > 0; --i) {
-      fixture.ring->post(job);
+    for (const auto& job : jobs) {
+      fixture.ring->post(*job);
       std::this_thread::sleep_for(milliseconds(5));
     }
   });
@@ -358,6 +361,24 @@ TEST_CASE("ring: stop from another thread lets the tasks posted before run") {
   REQUIRE(fixture.ring->run());
   other.join();
   CHECK(ran);
+}
+
+TEST_CASE("ring: what was cancelled just before the stop does not outlive it") {
+  Fixture fixture;
+  Sockets sockets;
+  std::string out(4, '-');
+  Noted receive;
+  __kernel_timespec storage;
+  Noted later([&] {
+    fixture.ring->cancel(receive);
+    fixture.ring->stop();
+  });
+  fixture.run([&] {
+    fixture.ring->receive(sockets.ours.get(), writable(out), receive);
+    fixture.ring->timeout(milliseconds(10), storage, later);
+  });
+  CHECK(receive.result == -ECANCELED);
+  CHECK(receive.times == 1);
 }
 
 TEST_CASE("ring: a deferred task runs after the completions at hand, once for many") {

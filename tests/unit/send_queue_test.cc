@@ -114,6 +114,18 @@ TEST_CASE("send queue: buffers are given back once they were sent") {
   }
 }
 
+TEST_CASE("send queue: an empty one gives back what was reserved, and goes on") {
+  Queue q;
+  CHECK(q.put("one"));
+  CHECK(q.send() == "one");
+  (void)q.queue.reserve(1000);
+  REQUIRE(q.budget.used() > 0);
+  q.queue.release_memory();
+  CHECK(q.budget.used() == 0);
+  CHECK(q.put("two"));
+  CHECK(q.send() == "two");
+}
+
 TEST_CASE("send queue: without memory nothing is reserved, and what was queued still goes out") {
   Queue q(4096);
   CHECK(q.put(std::string(2000, 'a')));
