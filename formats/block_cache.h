@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "formats/block_memory.h"
+#include "formats/extent_cache.h"
 #include "io/bytes.h"
 #include "io/error.h"
 
@@ -31,7 +32,7 @@ namespace underlay {
 class BlockCache {
  public:
   struct Key {
-    uint64_t owner = 0;   // of Caches::new_owner(): one for each open file or layer
+    uint64_t owner = 0;   // of Caches::new_owner(): one for each open file, layer or disk
     uint64_t offset = 0;  // what it means is the owner's business
     bool operator==(const Key&) const = default;
   };
@@ -121,16 +122,19 @@ class BlockCache {
 // The caches that all images of a program share.
 struct Caches {
   struct Budget {
-    uint64_t tables = 32ull << 20;    // metadata slices
+    uint64_t tables = 32ull << 20;    // metadata slices, and an eighth of it for extents
     uint64_t clusters = 64ull << 20;  // unpacked clusters
   };
   Caches() : Caches(Budget{}) {}
   explicit Caches(Budget budget)
-      : tables(budget.tables, kLargestTable), clusters(budget.clusters) {}
+      : extents(budget.tables / 8),
+        tables(budget.tables - budget.tables / 8, kLargestTable),
+        clusters(budget.clusters) {}
 
-  // A number that no other file or layer has for the life of the program.
+  // A number that no other file, layer or disk has for the life of the program.
   uint64_t new_owner() { return next_owner_.fetch_add(1, std::memory_order_relaxed); }
 
+  ExtentCache extents;
   BlockCache tables;
   BlockCache clusters;
 

@@ -14,6 +14,35 @@ void look_for_hole(Extent& extent) {
   if (run.hole) extent.kind = Extent::Kind::kZero;
 }
 
+// How much of a disk one remembered run serves. A cluster is mostly one run, and often many of them
+// are: few slots, which stay in the processor's cache, then serve the whole disk.
+constexpr uint64_t kMinUnit = 4 << 10;
+constexpr uint64_t kMaxUnit = 64 << 10;
+constexpr uint64_t kUnitsInLarge = 16;
+// To tell the numbers of large units from those of the others.
+constexpr uint64_t kLarge = uint64_t{1} << 63;
+// Runs that are passed on the way from the start of a unit to the one that is wanted.
+constexpr int kMaxSteps = 4;
+
+uint64_t unit_of(const std::vector<Layer>& layers) {
+  uint64_t smallest = layers.size() == 1 ? layers.front().reader->cluster_size() : kMaxUnit;
+  if (smallest == 0) return 0;  // one piece: asking it costs nothing
+  for (const Layer& layer : layers) {
+    const uint64_t size = layer.reader->cluster_size();
+    if (size > 0) smallest = std::min(smallest, size);
+  }
+  return std::clamp(smallest, kMinUnit, kMaxUnit);
+}
+
+// The part of the run from `offset` on, at most `length` bytes.
+Extent part_of(const ExtentCache::Run& run, uint64_t offset, uint64_t length) {
+  Extent part = run.extent;
+  const uint64_t skip = offset - run.start;
+  part.length = std::min(part.length - skip, length);
+  if (part.kind == Extent::Kind::kData) part.source_offset += skip;
+  return part;
+}
+
 }  // namespace
 
 bool ZeroRuns::add(uint64_t offset, uint64_t length) {
@@ -31,13 +60,63 @@ Disk::Disk(std::vector<Layer> layers, Caches& caches, uint64_t start)
     : layers_(std::move(layers)),
       caches_(caches),
       start_(start),
-      size_(round_up(unpadded_size(), kSectorBytes).value_or(unpadded_size())) {
+      size_(round_up(unpadded_size(), kSectorBytes).value_or(unpadded_size())),
+      extent_owner_(caches_.new_owner()),
+      unit_(unit_of(layers_)) {
   for (size_t i = 0; i < layers_.size(); ++i) cluster_owners_.push_back(caches_.new_owner());
 }
 
 Result<Extent> Disk::map(uint64_t offset, uint64_t length, MapFor purpose) const {
   assert(length > 0 && range_within(offset, length, size_));
   offset += start_;
+  if (purpose == MapFor::kStatus) {
+    Extent extent = TRY(resolve(offset, length, purpose));
+    // Only block status pays for looking.
+    if (extent.kind == Extent::Kind::kData) look_for_hole(extent);
+    return extent;
+  }
+  // Long reads are worth more as few long runs.
+  if (length > unit_) return resolve(offset, length, purpose);
+  auto run = caches_.extents.find(extent_owner_, large_unit(offset), offset);
+  if (!run) run = caches_.extents.find(extent_owner_, offset / unit_, offset);
+  if (run) return part_of(*run, offset, length);
+  return map_first(offset, length, purpose);
+}
+
+// Maps as much of the unit around `offset` as one run holds, and remembers it.
+Result<Extent> Disk::map_first(uint64_t offset, uint64_t length, MapFor purpose) const {
+  if (const auto run = run_around(offset, unit_ * kUnitsInLarge, purpose);
+      run && run->extent.length > 2 * unit_) {
+    caches_.extents.put(extent_owner_, large_unit(offset), *run);
+    return part_of(*run, offset, length);
+  }
+  if (const auto run = run_around(offset, unit_, purpose)) {
+    caches_.extents.put(extent_owner_, offset / unit_, *run);
+    return part_of(*run, offset, length);
+  }
+  return resolve(offset, length, purpose);
+}
+
+uint64_t Disk::large_unit(uint64_t offset) const { return kLarge | offset / unit_ / kUnitsInLarge; }
+
+// The run that holds `offset`, within the `size` bytes around it that begin at a multiple of
+// `size`. nullopt when it is not found in a few steps, or on any failure: what is wrong elsewhere
+// does not concern this read.
+std::optional<ExtentCache::Run> Disk::run_around(uint64_t offset, uint64_t size,
+                                                 MapFor purpose) const {
+  uint64_t at = std::max(offset - offset % size, start_);
+  const uint64_t end = offset + std::min(size - offset % size, start_ + size_ - offset);
+  for (int step = 0; step < kMaxSteps; ++step) {
+    const auto extent = resolve(at, end - at, purpose);
+    if (!extent) return std::nullopt;
+    if (offset - at < extent->length) return ExtentCache::Run{.start = at, .extent = *extent};
+    at += extent->length;
+  }
+  return std::nullopt;
+}
+
+// As map(), but `offset` is the images', and nothing is remembered.
+Result<Extent> Disk::resolve(uint64_t offset, uint64_t length, MapFor purpose) const {
   for (size_t i = 0; i < layers_.size(); ++i) {
     const uint64_t size = layers_[i].reader->size();
     // Behind the end of the top image is padding; a parent may be shorter than its child.
@@ -47,8 +126,6 @@ Result<Extent> Disk::map(uint64_t offset, uint64_t length, MapFor purpose) const
     assert(extent.length > 0 && extent.length <= length);
     if (extent.kind != Extent::Kind::kParent) {
       extent.depth = static_cast<uint16_t>(i + 1);
-      // Only block status pays for looking.
-      if (purpose == MapFor::kStatus && extent.kind == Extent::Kind::kData) look_for_hole(extent);
       return extent;
     }
     length = extent.length;

@@ -85,6 +85,10 @@ class Disk {
   const Source* find_replaced() const;
 
  private:
+  Result<Extent> resolve(uint64_t offset, uint64_t length, MapFor purpose) const;
+  Result<Extent> map_first(uint64_t offset, uint64_t length, MapFor purpose) const;
+  std::optional<ExtentCache::Run> run_around(uint64_t offset, uint64_t size, MapFor purpose) const;
+  uint64_t large_unit(uint64_t offset) const;
   BlockCache::Key cluster_key(const Extent& extent) const;
   Result<BlockCache::Handle> unpacked(const Extent& extent) const;
   void copy_unpacked(const BlockCache::Bytes& cluster, const Extent& extent, uint64_t offset,
@@ -95,6 +99,8 @@ class Disk {
   Caches& caches_;
   uint64_t start_;
   uint64_t size_;
+  uint64_t extent_owner_;  // of this disk's runs in caches_.extents
+  uint64_t unit_ = 0;      // bytes that one of them is put for; 0: they are not worth it
 };
 
 }  // namespace underlay

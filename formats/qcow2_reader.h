@@ -33,6 +33,7 @@ class Qcow2Reader final : public Reader {
   static constexpr uint64_t kMaxCheckedL1Bytes = 1 << 20;
 
   uint64_t size() const override { return parts_.l1.disk_size; }
+  uint64_t cluster_size() const override { return parts_.header.cluster_size(); }
   Result<Extent> map(uint64_t offset, uint64_t length, MapFor purpose) const override;
   Result<void> load_cluster(const Extent& extent, MutableByteSpan out) const override;
   std::optional<ParentLink> parent() const override { return parts_.parent; }

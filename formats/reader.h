@@ -44,6 +44,9 @@ class Reader {
   // Guest-visible size in bytes, as the image states it; any number.
   virtual uint64_t size() const = 0;
 
+  // Bytes of what the image maps one by one (cluster, block, grain); 0 when it is one piece.
+  virtual uint64_t cluster_size() const { return 0; }
+
   // What lies at `offset`, and for how long the same goes on: one extent that starts at `offset`,
   // with 0 < extent.length <= length. Longer runs are better, but one table slice a call is enough.
   // kStatus is the same as kRead here: looking for holes of the file system is Disk's.

@@ -55,6 +55,7 @@ class SparseReader final : public Reader {
   Result<void> check_table() const;
 
   uint64_t size() const override { return image_.size; }
+  uint64_t cluster_size() const override { return image_.header.block_size; }
   // In a dynamic image, all bytes of a block are the disk's, whatever its sector bitmap says, as
   // writers leave bits unset. In a differencing image, the sectors of unset bits are the parent's.
   Result<Extent> map(uint64_t offset, uint64_t length, MapFor purpose) const override;

@@ -35,6 +35,15 @@ class VmdkReader final : public Reader {
 
   uint64_t size() const override { return extents_.back().end; }
 
+  uint64_t cluster_size() const override {
+    uint64_t smallest = 0;
+    for (const DiskExtent& extent : extents_) {
+      const uint64_t grain = extent.sparse ? extent.sparse->grain_bytes() : 0;
+      if (grain > 0 && (smallest == 0 || grain < smallest)) smallest = grain;
+    }
+    return smallest;
+  }
+
   Result<Extent> map(uint64_t offset, uint64_t length, MapFor purpose) const override {
     const DiskExtent& disk_extent = extent_at(offset);
     length = std::min(length, disk_extent.end - offset);

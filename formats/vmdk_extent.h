@@ -29,6 +29,8 @@ class VmdkSparseExtent {
   // As Reader::map(). REQUIRES: length > 0, offset + length <= sectors * 512.
   Result<Extent> map(uint64_t offset, uint64_t length, MapFor purpose) const;
 
+  uint64_t grain_bytes() const { return grain_bytes_; }
+
   // As Reader::load_cluster(): unpacks the grain at extent offset `grain_start` whose marker lies
   // at `marker` in the file.
   Result<void> load_grain(uint64_t grain_start, uint64_t marker, MutableByteSpan out) const;

@@ -39,6 +39,7 @@ class FakeReader final : public Reader {
   FaultySource& faults() const { return *source_; }
 
   Result<Extent> map(uint64_t offset, uint64_t length, MapFor) const override {
+    ++maps;
     CHECK(length > 0);
     CHECK(range_within(offset, length, size_));  // what Reader::map() requires
     if (map_fails) return fail(ErrorKind::kMalformed, "table is damaged");
@@ -66,6 +67,10 @@ class FakeReader final : public Reader {
     return source_->read_at(extent.source_offset, out);
   }
 
+  uint64_t cluster_size() const override { return cluster; }
+
+  uint64_t cluster = 0;
+  mutable int maps = 0;
   bool map_fails = false;
   const Source* other_source = nullptr;
   mutable int loads = 0;
@@ -254,6 +259,45 @@ TEST_CASE("a fault at any read of a chain is an error, never other bytes") {
       chain.readers[layer]->faults().fail_read(-1);
       CHECK((chain.text(0, 2560) == good));
     }
+  }
+}
+
+TEST_CASE("the images of a chain are asked once for what lies in one run") {
+  const Chain chain({{{Kind::kParent, 65536}, {Kind::kData, 65536, 'a'}, {Kind::kParent, 131072}},
+                     {{Kind::kParent, 262144}},
+                     {{Kind::kData, 262144, 'c'}}});
+  const auto asked = [&] {
+    return chain.readers[0]->maps + chain.readers[1]->maps + chain.readers[2]->maps;
+  };
+  CHECK(chain.text(4096, 2) == "cc");
+  CHECK(chain.text(65536 + 512, 2) == "aa");
+  CHECK(chain.text(140000, 2) == "cc");
+  const int before = asked();
+  CHECK(chain.text(0, 2) == "cc");
+  CHECK(chain.text(65534, 2) == "cc");
+  CHECK(chain.text(131070, 2) == "aa");
+  CHECK(chain.text(131072, 2) == "cc");
+  CHECK(asked() == before);
+  CHECK(chain.text(65535, 2) == "ca");
+}
+
+TEST_CASE("what is wrong elsewhere in a unit does not fail a read, and no failure is remembered") {
+  const Chain chain(
+      {{{Kind::kParent, 65536}, {Kind::kData, 65536, 'a'}}, {{Kind::kData, 131072, 'b'}}});
+  chain.readers[1]->map_fails = true;
+  CHECK(chain.text(70000, 2) == "aa");
+  CHECK(chain.text(0, 2) == "error");
+  chain.readers[1]->map_fails = false;
+  CHECK(chain.text(0, 2) == "bb");
+}
+
+TEST_CASE("remembered runs are those of the disk, which may begin within its image") {
+  const Chain chain(
+      {{{Kind::kParent, 66048}, {Kind::kData, 65536, 'a'}}, {{Kind::kData, 131584, 'b'}}}, 65536);
+  for (int time = 0; time < 2; ++time) {
+    CHECK(chain.text(0, 4) == "bbbb");
+    CHECK(chain.text(510, 4) == "bbaa");
+    CHECK(chain.text(512, 4) == "aaaa");
   }
 }
 
