@@ -23,6 +23,7 @@
 
 #include "formats/block_memory.h"
 #include "formats/extent_cache.h"
+#include "io/buffer_pool.h"
 #include "io/bytes.h"
 #include "io/error.h"
 
@@ -129,7 +130,8 @@ struct Caches {
   explicit Caches(Budget budget)
       : extents(budget.tables / 8),
         tables(budget.tables - budget.tables / 8, kLargestTable),
-        clusters(budget.clusters) {}
+        clusters(budget.clusters),
+        read_ahead(budget.clusters / 8, 0) {}
 
   // A number that no other file, layer or disk has for the life of the program.
   uint64_t new_owner() { return next_owner_.fetch_add(1, std::memory_order_relaxed); }
@@ -137,6 +139,7 @@ struct Caches {
   ExtentCache extents;
   BlockCache tables;
   BlockCache clusters;
+  ByteBudget read_ahead;  // of the bytes in `clusters`: what may be unpacked before it is asked for
 
  private:
   static constexpr uint64_t kLargestTable = 64 << 10;  // slices of tables are smaller

@@ -14,7 +14,8 @@ Session::Session(SessionHost& host, UniqueFd socket)
       handshake_(host.offer()),
       lookup_(host.ring(), host.workers(), host.catalog(), *this),
       receive_buffer_(std::make_unique_for_overwrite<std::byte[]>(limits::kReceiveBuffer)),
-      queue_(host.buffers()) {}
+      queue_(host.buffers()),
+      read_ahead_(host.ring(), host.workers(), *this) {}
 
 void Session::start() {
   arm_deadline();
@@ -173,6 +174,7 @@ void Session::shut_down() {
 void Session::close() {
   if (phase_ == Phase::kClosed) return;
   phase_ = Phase::kClosed;
+  read_ahead_.stop();
   // Ends what is being sent and received; both complete as usual.
   ::shutdown(socket_.get(), SHUT_RDWR);
   if (deadline_armed_) host_.ring().cancel(deadline_);
@@ -181,6 +183,7 @@ void Session::close() {
 
 void Session::end_if_idle() {
   if (phase_ != Phase::kClosed || outstanding_ > 0 || operations_ > 0 || lookup_.running()) return;
+  if (read_ahead_.running()) return;
   host_.session_ended(*this);
 }
 

@@ -13,6 +13,7 @@ void Session::pause() {
   if (sending_ && now - last_sent_ >= limits::kHandoverPause) return host_.session_stays(*this);
   pause_ = Pause::kWanted;
   if (receiving_) host_.ring().cancel(received_);
+  read_ahead_.stop();
   schedule_pump();
 }
 
@@ -23,8 +24,9 @@ void Session::settle_pause() {
     resume();
     return host_.session_stays(*this);
   }
-  const bool still = !receiving_ && !sending_ && operations_ == 0 && finished_reads_.empty() &&
-                     finished_operations_.empty() && queue_.unsent() == 0;
+  const bool still = !receiving_ && !sending_ && operations_ == 0 && !read_ahead_.running() &&
+                     finished_reads_.empty() && finished_operations_.empty() &&
+                     queue_.unsent() == 0;
   if (!still) return;
   pause_ = Pause::kReached;
   host_.session_paused(*this);

@@ -64,6 +64,7 @@ bool Session::handle(const Request& request) {
 }
 
 bool Session::start_read(const Request& request) {
+  read_ahead_.note(*export_, request.offset, request.length);
   if (request.length <= limits::kInlineRead && read_inline(request)) return true;
   if (memory_wanted_) return false;
   if (operation_bytes_ > 0 && operation_bytes_ + request.length > limits::kOperationBytes) {
@@ -79,6 +80,7 @@ bool Session::start_read(const Request& request) {
   ++operations_;
   operation_bytes_ += request.length;
   take_read_operation().start(*export_, request, *std::move(buffer), holes);
+  if (operations_ == 1) read_ahead_.help(*export_, request.offset, request.length);
   return true;
 }
 
