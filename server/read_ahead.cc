@@ -54,7 +54,7 @@ void ReadAhead::note(const Export& target, uint64_t offset, uint64_t length) {
   if (planned <= ahead_) return;
   if (planned < disk.size()) planned -= (planned - ahead_) % cluster_;  // whole clusters
   if (planned == ahead_) return;
-  start(disk, {.next = ahead_, .end = planned, .piece = cluster_});
+  start({.disk = &disk, .next = ahead_, .end = planned, .piece = cluster_});
   ahead_ = planned;
 }
 
@@ -88,7 +88,7 @@ void ReadAhead::help(const Export& target, uint64_t offset, uint64_t length) {
   const uint64_t middle = offset + length / 2;
   const auto extent = disk.map(middle, offset + length - middle, MapFor::kReadNow);
   if (!extent || extent->kind != Extent::Kind::kCompressed) return;
-  start(disk, {.next = middle, .end = offset + length, .piece = extent->cluster_length});
+  start({.disk = &disk, .next = middle, .end = offset + length, .piece = extent->cluster_length});
 }
 
 void ReadAhead::stop() {
@@ -101,7 +101,7 @@ void ReadAhead::stop() {
   run_reads_ = 0;
 }
 
-void ReadAhead::start(const Disk& disk, Plan plan) {
+void ReadAhead::start(Plan plan) {
   uint64_t pieces = 0;
   {
     const std::lock_guard lock(mutex_);
@@ -112,7 +112,6 @@ void ReadAhead::start(const Disk& disk, Plan plan) {
     plan_ = plan;
     pieces = div_round_up(plan.end - plan.next, plan.piece);
   }
-  disk_ = &disk;
   const size_t most = std::min<uint64_t>({pieces, workers_.threads(), kUnpackers});
   for (Unpacker& unpacker : unpackers_) {
     if (running_ >= most) break;
@@ -125,16 +124,18 @@ void ReadAhead::start(const Disk& disk, Plan plan) {
 
 // On a worker.
 void ReadAhead::unpack_piece(Unpacker& unpacker) {
+  const Disk* disk = nullptr;
   uint64_t offset = 0;
   uint64_t length = 0;
   {
     const std::lock_guard lock(mutex_);
+    disk = plan_.disk;
     offset = plan_.next;
     if (plan_.next < plan_.end) length = std::min(plan_.piece, plan_.end - plan_.next);
     plan_.next += length;
   }
   if (length == 0) return ring_.post(unpacker.done);
-  (void)without_exceptions([&] { return disk_->unpack(offset, length); });
+  (void)without_exceptions([&] { return disk->unpack(offset, length); });
   workers_.submit(unpacker, Urgency::kAhead);
 }
 

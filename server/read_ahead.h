@@ -63,6 +63,7 @@ class ReadAhead {
   };
   // Guest bytes that are still to be unpacked.
   struct Plan {
+    const Disk* disk = nullptr;
     uint64_t next = 0;
     uint64_t end = 0;
     uint64_t piece = 1;  // bytes of a cluster
@@ -71,7 +72,7 @@ class ReadAhead {
 
   bool find_compressed(const Disk& disk);
   void grow_window(const Disk& disk);
-  void start(const Disk& disk, Plan plan);
+  void start(Plan plan);
   void unpack_piece(Unpacker& unpacker);
   void unpacker_done(Unpacker& unpacker);
 
@@ -89,7 +90,6 @@ class ReadAhead {
 
   std::array<Unpacker, kUnpackers> unpackers_;
   size_t running_ = 0;
-  const Disk* disk_ = nullptr;  // while running
   std::mutex mutex_;
   Plan plan_;  // under mutex_
 };
