@@ -30,7 +30,7 @@ def arguments():
     parser = argparse.ArgumentParser(
         prog="tools/bench", description="Measures underlay-nbd beside qemu-nbd and nbdkit. Writes "
         "results.json, results.md and chart.svg to build/bench.")
-    parser.add_argument("--quick", action="store_true", help="a minute instead of half an hour")
+    parser.add_argument("--quick", action="store_true", help="a minute, not a quarter of an hour")
     parser.add_argument("--only", metavar="PATTERN", help="workloads whose name the regular "
                         "expression is found in, of all")
     parser.add_argument("--rounds", type=int, help="rounds of each workload (5; --quick: 3)")
@@ -63,7 +63,8 @@ class Progress:
 
     def __call__(self, text):
         if self._on_terminal:
-            sys.stderr.write(f"\r\033[K{self.prefix}{text}"[:shutil.get_terminal_size().columns + 4])
+            shown = f"{self.prefix}{text}"[:shutil.get_terminal_size().columns]
+            sys.stderr.write("\r\033[K" + shown)
             sys.stderr.flush()
 
     def clear(self):

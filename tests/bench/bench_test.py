@@ -81,7 +81,8 @@ def servers_of(process):
 
 
 def an_interrupted_run_leaves_no_server(command, programs, folder):
-    process = start(command, programs, folder, "--only", "unix/4k-random-q32/raw", "--seconds", "60")
+    process = start(command, programs, folder, "--only", "unix/4k-random-q32/raw",
+                    "--seconds", "60")
     harness.wait_for(lambda: len(servers_of(process)) >= 3, 20, "three servers run")
     serving = servers_of(process)
     time.sleep(0.5)

@@ -87,7 +87,7 @@ class Images:
         os.makedirs(folder, exist_ok=True)
 
     def get(self, kind):
-        """`kind`: of KINDS, SPARSE_DISKS, or chain-N: a chain of N images, the template as its base."""
+        """`kind`: of KINDS, SPARSE_DISKS, or chain-N: a chain of N images on the template."""
         if kind in SPARSE_DISKS:
             return self._sparse_disk(kind)
         if kind.startswith("chain-"):

@@ -60,7 +60,8 @@ def one_wrong_byte_is_found(nbd_load, target, raw):
     for offset in (0, 1234567, SIZE - 1):
         wrong = changed(raw, offset)
         for options in ([], ["--batch", "--connections", 4], ["--depth", 1]):
-            fails(nbd_load, f"(at byte {offset})", *target, *EVERY_BYTE, "--verify", wrong, *options)
+            fails(nbd_load, f"(at byte {offset})", *target, *EVERY_BYTE, "--verify", wrong,
+                  *options)
 
 
 def reads_keep_within_their_range(nbd_load, target, raw):

@@ -75,10 +75,10 @@ def introduction(results):
         f"* {versions}",
         f"* Template: {results['data_bytes'] >> 20} MiB of files of /usr at the front of a disk "
         f"{results['data_bytes'] * 4 >> 20} MiB large; reads keep within the data",
-        f"* {results['rounds']} rounds of {results['seconds']} s; the servers of a workload run at the "
-        "same time and are measured in turn, the client on a core of its own. Values are medians, "
-        "ratios medians of the rounds' ratios (least and most in brackets). nbdkit always serves the "
-        "raw template. Contents were compared with it in the same configuration before.",
+        f"* {results['rounds']} rounds of {results['seconds']} s; the servers of a workload run at "
+        "the same time and are measured in turn, the client pinned to a core. Values are medians, "
+        "ratios medians of the rounds' ratios (least and most in brackets). nbdkit always serves "
+        "the raw template. Contents were compared with it in the same configuration before.",
         "* CPU is the server's, all its threads and the kernel's work for them."]
     lines += [f"* Left out: {notice}" for notice in results["left_out"]]
     return "\n".join(lines) + "\n"
@@ -95,8 +95,8 @@ def markdown(results, chart):
     if results["workloads"]:
         headings = ["workload", *[heading for heading, _ in measuring.METRICS.values()],
                     "RSS MiB", "peak", "IOPS, ours : this", "CPU"]
-        parts += ["## Workloads\n", "The last columns: IOPS, and CPU per operation, of the first server "
-                  "divided by this one's.\n", table(headings, [
+        parts += ["## Workloads\n", "The last columns: IOPS, and CPU per operation, of the first "
+                  "server divided by this one's.\n", table(headings, [
             row for workload in results["workloads"] for row in workload_rows(workload)])]
     if results["scales"]:
         parts += ["## Huge sparse disks\n",

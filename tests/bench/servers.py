@@ -23,8 +23,8 @@ class ServerFailure(Exception):
 
 
 class Server:
-    """A server in the foreground, in a session of its own: Ctrl-C ends the benchmark, which then ends
-    its servers. `port`: TCP on 127.0.0.1, or None for the unix socket `path`."""
+    """A server in the foreground, in a session of its own: Ctrl-C ends the benchmark, which then
+    ends its servers. `port`: TCP on 127.0.0.1, or None for the unix socket `path`."""
 
     def __init__(self, command, path, port):
         self.command = command
@@ -61,7 +61,7 @@ class Server:
             time.sleep(0.01)
 
     def cpu_seconds(self):
-        """Of all its threads, those that have ended included; of the kernel on their behalf as well."""
+        """Of all its threads, also those that have ended, in the kernel and out of it."""
         # The kernel's name for a process's CPU clock (CPUCLOCK_SCHED).
         return time.clock_gettime_ns((~self.pid << 3) | 2) / 1e9
 

@@ -13,8 +13,8 @@ Contender = collections.namedtuple("Contender", "label server kind options", def
 # metric: of measuring.METRICS. The ratio of ours to `peer` (a label), at least or at most `wanted`.
 Target = collections.namedtuple("Target", "metric peer at_least wanted")
 
-# contenders: ours first. range_bytes: at the image's front; None: all data. operations: instead of a
-# time. cold: not in the page cache. needs: an option that underlay-nbd must have.
+# contenders: ours first. range_bytes: at the image's front; None: all data. operations: instead of
+# a time. cold: not in the page cache. needs: an option that underlay-nbd must have.
 Workload = collections.namedtuple(
     "Workload", "name contenders size depth sequential connections batch transport range_bytes "
     "operations cold client quick needs targets",
@@ -68,8 +68,8 @@ def small_random():
                        connections=4, targets=(at_least(6), at_least(2, NBDKIT)))
     for kind, connections in itertools.product(MAIN, (1, 4)):
         suffix = "" if connections == 1 else f"-{connections}conn"
-        yield Workload(f"unix/4k-random-q128-batch{suffix}/{kind}", beside_peers(kind), 4 * KIB, 128,
-                       connections=connections, batch=True, targets=(at_least(8),),
+        yield Workload(f"unix/4k-random-q128-batch{suffix}/{kind}", beside_peers(kind),
+                       4 * KIB, 128, connections=connections, batch=True, targets=(at_least(8),),
                        quick=kind in QUICK and connections == 1)
 
 
