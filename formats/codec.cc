@@ -14,6 +14,9 @@ namespace {
 // window is refused, since the decoder would allocate it.
 constexpr int kZstdMaxWindowLog = 23;
 
+// Of a thread's stream buffer: several times the clusters that writers make (64 KiB).
+constexpr size_t kKeptStream = 256 << 10;
+
 struct FreeLibdeflate {
   void operator()(libdeflate_decompressor* d) const { libdeflate_free_decompressor(d); }
 };
@@ -78,6 +81,16 @@ Result<void> unzstd(ByteSpan in, MutableByteSpan out) {
 
 Result<void> decompress(Codec codec, ByteSpan in, MutableByteSpan out) {
   return codec == Codec::kZstd ? unzstd(in, out) : inflate_fast(codec, in, out);
+}
+
+StreamBuffer::StreamBuffer(size_t size) {
+  thread_local std::unique_ptr<std::byte[]> kept;
+  if (size > kKeptStream) {
+    own_ = std::make_unique_for_overwrite<std::byte[]>(size);
+  } else if (!kept) {
+    kept = std::make_unique_for_overwrite<std::byte[]>(kKeptStream);
+  }
+  bytes_ = {own_ ? own_.get() : kept.get(), size};
 }
 
 }  // namespace underlay

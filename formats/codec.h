@@ -1,6 +1,8 @@
 // Decompression of one cluster.
 #pragma once
 
+#include <memory>
+
 #include "io/bytes.h"
 #include "io/error.h"
 
@@ -17,5 +19,21 @@ enum class Codec : uint8_t {
 // streams in whole sectors, and its readers stop when the cluster is full). Thread-safe; reuses a
 // context for each thread.
 Result<void> decompress(Codec codec, ByteSpan in, MutableByteSpan out);
+
+// Memory for a stream that is read from its file to be unpacked, uninitialised. A thread keeps what
+// ordinary clusters need, so that it is there for the next one.
+class StreamBuffer {
+ public:
+  // REQUIRES: `size` was checked against a limit; no other one lives in this thread.
+  explicit StreamBuffer(size_t size);
+  StreamBuffer(const StreamBuffer&) = delete;
+  StreamBuffer& operator=(const StreamBuffer&) = delete;
+
+  MutableByteSpan bytes() const { return bytes_; }
+
+ private:
+  std::unique_ptr<std::byte[]> own_;  // of a stream longer than what the thread keeps
+  MutableByteSpan bytes_;
+};
 
 }  // namespace underlay

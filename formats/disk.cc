@@ -216,6 +216,16 @@ Result<void> Disk::prefetch(uint64_t offset, uint64_t length) const {
   return {};
 }
 
+Result<void> Disk::unpack(uint64_t offset, uint64_t length) const {
+  while (length > 0) {
+    const Extent extent = TRY(map(offset, length, MapFor::kRead));
+    if (extent.kind == Extent::Kind::kCompressed) TRY(unpacked(extent));
+    offset += extent.length;
+    length -= extent.length;
+  }
+  return {};
+}
+
 Result<void> Disk::check_unchanged() const {
   for (const Layer& layer : layers_) {
     for (const Source* source : layer.reader->sources()) TRY(source->check_unchanged());

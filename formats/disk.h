@@ -79,6 +79,11 @@ class Disk {
   // clusters. May block.
   Result<void> prefetch(uint64_t offset, uint64_t length) const;
 
+  // Of that, only the unpacked clusters: what file systems read ahead by themselves is left alone.
+  Result<void> unpack(uint64_t offset, uint64_t length) const;
+
+  Caches& caches() const { return caches_; }
+
   // Fails when the content of a file of the chain is no longer what was opened. May block.
   Result<void> check_unchanged() const;
   // A file of the chain whose name now leads to another file (or nowhere), or null. May block.

@@ -211,11 +211,9 @@ Result<Extent> Qcow2Reader::finish(Extent extent, uint64_t offset, uint64_t leng
 
 Result<void> Qcow2Reader::load_cluster(const Extent& extent, MutableByteSpan out) const {
   // At most two clusters, by the width of the sector field.
-  const auto size = static_cast<size_t>(extent.stored_length);
-  const auto stored = std::make_unique_for_overwrite<std::byte[]>(size);
-  const MutableByteSpan stream(stored.get(), size);
-  TRY(extent.source->read_at(extent.source_offset, stream));
-  auto unpacked = decompress(parts_.header.codec, stream, out);
+  const StreamBuffer stream(static_cast<size_t>(extent.stored_length));
+  TRY(extent.source->read_at(extent.source_offset, stream.bytes()));
+  auto unpacked = decompress(parts_.header.codec, stream.bytes(), out);
   if (!unpacked) {
     return with_context(
         in_file(std::move(unpacked).error(), extent.source->name(), extent.source_offset),

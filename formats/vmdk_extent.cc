@@ -252,18 +252,30 @@ Result<Extent> VmdkSparseExtent::map(uint64_t offset, uint64_t length, MapFor pu
 
 Result<void> VmdkSparseExtent::load_grain(uint64_t grain_start, uint64_t marker,
                                           MutableByteSpan out) const {
-  const auto load = [&]() -> Result<void> {
-    std::array<std::byte, kVmdkGrainMarkerBytes> head;
-    TRY(source_->read_at(marker, head));
-    const uint32_t stored =
-        TRY(parse_vmdk_grain_marker(head, grain_start / kVmdkSectorBytes, header_.grain_size));
-    std::vector<std::byte> bytes(stored);
-    TRY(source_->read_at(marker + head.size(), bytes));
-    return decompress(Codec::kZlib, bytes, out);
-  };
-  auto loaded = load();
+  auto loaded = unpack_grain(grain_start, marker, out);
   if (!loaded) return in_file(std::move(loaded).error(), source_->name(), marker);
   return loaded;
+}
+
+// Most grains shrink to less than half of their size: one read brings the marker and all of them.
+Result<void> VmdkSparseExtent::unpack_grain(uint64_t grain_start, uint64_t marker,
+                                            MutableByteSpan out) const {
+  constexpr size_t kHead = kVmdkGrainMarkerBytes;
+  const StreamBuffer buffer(kHead + static_cast<size_t>(vmdk_max_stored_bytes(header_.grain_size)));
+  // map() has seen that the marker lies within the file.
+  auto have = static_cast<size_t>(std::min(grain_bytes_ / 2, source_->size() - marker));
+  if (!source_->read_at(marker, buffer.bytes().first(have))) {
+    // Maybe for bytes behind the grain, which is none of its business.
+    have = kHead;
+    TRY(source_->read_at(marker, buffer.bytes().first(have)));
+  }
+  const size_t whole =
+      kHead + TRY(parse_vmdk_grain_marker(buffer.bytes().first(kHead),
+                                          grain_start / kVmdkSectorBytes, header_.grain_size));
+  if (whole > have) {
+    TRY(source_->read_at(marker + have, buffer.bytes().subspan(have, whole - have)));
+  }
+  return decompress(Codec::kZlib, buffer.bytes().subspan(kHead, whole - kHead), out);
 }
 
 }  // namespace underlay

@@ -36,6 +36,8 @@ class VmdkSparseExtent {
   Result<void> load_grain(uint64_t grain_start, uint64_t marker, MutableByteSpan out) const;
 
  private:
+  Result<void> unpack_grain(uint64_t grain_start, uint64_t marker, MutableByteSpan out) const;
+
   // Where a grain lies in its table, and where that lies in the file.
   struct TableEntry {
     uint64_t table = 0;  // byte in the file

@@ -18,11 +18,6 @@ constexpr uint16_t kCompressDeflate = 1;
 constexpr uint32_t kMarkerEndOfStream = 0;
 constexpr uint32_t kMarkerFooter = 3;
 
-// A stream may be longer than what it holds (stored blocks, headers), by far less than this.
-constexpr uint64_t max_stored_bytes(uint64_t grain_sectors) {
-  return 2 * grain_sectors * kVmdkSectorBytes + 4096;
-}
-
 Result<void> check_newlines(ByteSpan bytes, uint32_t flags) {
   const std::string_view found =
       as_text(bytes).substr(kVmdkLineEndOffset, kVmdkLineEndBytes.size());
@@ -192,9 +187,9 @@ Result<uint32_t> parse_vmdk_grain_marker(ByteSpan bytes, uint64_t lba, uint64_t 
                 "the grain table names the grain of sector {} as that of sector {}", found_lba,
                 lba);
   }
-  if (size > max_stored_bytes(grain_sectors)) {
+  if (size > vmdk_max_stored_bytes(grain_sectors)) {
     return fail(ErrorKind::kMalformed, "the grain of sector {} has {} compressed bytes, above {}",
-                lba, size, max_stored_bytes(grain_sectors));
+                lba, size, vmdk_max_stored_bytes(grain_sectors));
   }
   return size;
 }

@@ -76,8 +76,14 @@ Result<VmdkSparseHeader> parse_vmdk_sparse_header(ByteSpan bytes);
 // Fails when its markers are missing or it describes another extent than `header`.
 Result<VmdkSparseHeader> parse_vmdk_footer(ByteSpan bytes, const VmdkSparseHeader& header);
 
-// Bytes of a compressed grain behind its marker, from the marker (kVmdkGrainMarkerBytes bytes) of
-// the grain that must begin at sector `lba` of the extent.
+// What a compressed grain may take in the file behind its marker. A stream may be longer than what
+// it holds (stored blocks, headers), by far less than this.
+constexpr uint64_t vmdk_max_stored_bytes(uint64_t grain_sectors) {
+  return 2 * grain_sectors * kVmdkSectorBytes + 4096;
+}
+
+// Bytes of a compressed grain behind its marker, at most that many, from the marker
+// (kVmdkGrainMarkerBytes bytes) of the grain that must begin at sector `lba` of the extent.
 Result<uint32_t> parse_vmdk_grain_marker(ByteSpan bytes, uint64_t lba, uint64_t grain_sectors);
 
 }  // namespace underlay

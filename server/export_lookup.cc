@@ -18,7 +18,7 @@ void ExportLookup::list() {
 void ExportLookup::start() {
   assert(!running_);
   running_ = true;
-  workers_.submit(work_task_);
+  workers_.submit(work_task_, Urgency::kLong);
 }
 
 void ExportLookup::work() {

@@ -77,7 +77,7 @@ void ReadOperation::piece_done(Piece& piece, int result) {
 void ReadOperation::start_worker(uint64_t from) {
   worker_start_ = from;
   ++pending_;
-  workers_.submit(worker_task_);
+  workers_.submit(worker_task_, Urgency::kDemand);
 }
 
 void ReadOperation::read_on_worker() {

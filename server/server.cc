@@ -132,7 +132,7 @@ void Server::on_tick(int) {
   ring_->timeout(limits::kChangeCheck, tick_time_, tick_);
   if (checking_files_) return;  // a file system that hangs must not pile up work
   checking_files_ = true;
-  workers_.submit(check_task_);
+  workers_.submit(check_task_, Urgency::kLong);
 }
 
 void Server::check_files() {

@@ -117,7 +117,7 @@ void Server::resume_all() {
 void Server::verify() {
   if (checking_exports_) return handover_->verified(fail(ErrorKind::kIo, "a file does not answer"));
   checking_exports_ = true;
-  workers_.submit(check_exports_task_);
+  workers_.submit(check_exports_task_, Urgency::kLong);
 }
 
 void Server::check_exports() {

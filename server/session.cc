@@ -14,7 +14,8 @@ Session::Session(SessionHost& host, UniqueFd socket)
       socket_(std::move(socket)),
       handshake_(host.offer()),
       lookup_(host.ring(), host.workers(), host.catalog(), *this),
-      queue_(host.buffers()) {
+      queue_(host.buffers()),
+      read_ahead_(host.ring(), host.workers(), *this) {
   prepare_socket();
 }
 
@@ -166,6 +167,7 @@ void Session::shut_down() {
 void Session::close() {
   if (phase_ == Phase::kClosed) return;
   phase_ = Phase::kClosed;
+  read_ahead_.stop();
   // Ends what is being sent and received; both complete as usual.
   ::shutdown(socket_.get(), SHUT_RDWR);
   if (deadline_armed_) host_.ring().cancel(deadline_);
@@ -174,6 +176,7 @@ void Session::close() {
 
 void Session::end_if_idle() {
   if (phase_ != Phase::kClosed || outstanding_ > 0 || operations_ > 0 || lookup_.running()) return;
+  if (read_ahead_.running()) return;
   host_.session_ended(*this);
 }
 

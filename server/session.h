@@ -29,6 +29,7 @@
 #include "server/export_lookup.h"
 #include "server/handshake.h"
 #include "server/limits.h"
+#include "server/read_ahead.h"
 #include "server/read_operation.h"
 #include "server/receive_buffers.h"
 #include "server/reply.h"
@@ -67,7 +68,10 @@ class SessionHost {
 };
 
 // Belongs to one ring thread, which calls all methods.
-class Session final : private ReadOwner, private WorkerOperationOwner, private ExportLookupOwner {
+class Session final : private ReadOwner,
+                      private WorkerOperationOwner,
+                      private ExportLookupOwner,
+                      private ReadAheadOwner {
  public:
   // `host` outlives the session.
   Session(SessionHost& host, UniqueFd socket);
@@ -155,6 +159,7 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
 
   void read_done(ReadOperation& operation) override;
   void operation_done(std::unique_ptr<WorkerOperation> operation) override;
+  void read_ahead_ended() override { schedule_pump(); }
   void on_received(int result);
   void on_readable(int result);
   void on_sent(int result);
@@ -207,6 +212,7 @@ class Session final : private ReadOwner, private WorkerOperationOwner, private E
   std::vector<std::unique_ptr<WorkerOperation>> finished_operations_;
   std::vector<std::unique_ptr<ReadOperation>> reads_;  // all that were ever needed
   std::vector<ReadOperation*> free_reads_;
+  ReadAhead read_ahead_;
 
   bool pump_scheduled_ = false;
   bool memory_wanted_ = false;

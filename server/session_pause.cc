@@ -13,6 +13,7 @@ void Session::pause() {
   if (sending_ && now - last_sent_ >= limits::kHandoverPause) return host_.session_stays(*this);
   pause_ = Pause::kWanted;
   stop_receiving();
+  read_ahead_.stop();
   schedule_pump();
 }
 
@@ -23,7 +24,7 @@ void Session::settle_pause() {
     resume();
     return host_.session_stays(*this);
   }
-  if (receiving_ || sending_ || !nothing_under_way()) return;
+  if (receiving_ || sending_ || read_ahead_.running() || !nothing_under_way()) return;
   pause_ = Pause::kReached;
   host_.session_paused(*this);
 }

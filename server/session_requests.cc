@@ -65,6 +65,7 @@ bool Session::handle(const Request& request) {
 }
 
 bool Session::start_read(const Request& request) {
+  read_ahead_.note(*export_, request.offset, request.length);
   const size_t send_file = is_unix_socket_ ? limits::kSendFile : limits::kSendFileTcp;
   if (request.length >= send_file && read_from_files(request)) return true;
   if (request.length <= limits::kInlineRead && read_inline(request)) return true;
@@ -82,6 +83,7 @@ bool Session::start_read(const Request& request) {
   ++operations_;
   operation_bytes_ += request.length;
   take_read_operation().start(*export_, request, *std::move(buffer), holes);
+  if (operations_ == 1) read_ahead_.help(*export_, request.offset, request.length);
   return true;
 }
 

@@ -9,7 +9,7 @@ namespace underlay {
 void WorkerOperation::start(Ring& ring, WorkerPool& workers, WorkerOperationOwner& owner,
                             const Export& target, const Request& request) {
   auto* operation = new WorkerOperation(ring, owner, target, request);
-  workers.submit(operation->work_task_);
+  workers.submit(operation->work_task_, Urgency::kLong);
 }
 
 void WorkerOperation::work() {

@@ -195,5 +195,24 @@ TEST_CASE("threads unpack at the same time") {
   CHECK(right == 6 * 20);
 }
 
+TEST_CASE("a stream buffer has the bytes asked for, and ordinary ones are the thread's own") {
+  const std::byte* small = nullptr;
+  for (const size_t size : {size_t{1}, size_t{512}, size_t{65536}, size_t{256} << 10}) {
+    const StreamBuffer buffer(size);
+    REQUIRE(buffer.bytes().size() == size);
+    std::fill(buffer.bytes().begin(), buffer.bytes().end(), std::byte{1});
+    CHECK((small == nullptr || buffer.bytes().data() == small));
+    small = buffer.bytes().data();
+  }
+  {
+    const StreamBuffer large(4 << 20);
+    REQUIRE(large.bytes().size() == 4 << 20);
+    std::fill(large.bytes().begin(), large.bytes().end(), std::byte{1});
+    CHECK(large.bytes().data() != small);
+  }
+  CHECK(StreamBuffer(0).bytes().empty());
+  std::thread([&] { CHECK(StreamBuffer(1).bytes().data() != small); }).join();
+}
+
 }  // namespace
 }  // namespace underlay

@@ -68,7 +68,7 @@ TEST_CASE("vmdk: cut at every sector, every read gives the truth or fails") {
   }
 }
 
-TEST_CASE("vmdk: a fault at the N-th read fails that request or the opening, and no other") {
+TEST_CASE("vmdk: a fault at the N-th read fails at most that request or the opening") {
   const auto truth = vmdk_content(256 << 10, 2, 192 << 10);
   for (const VmdkSpec& spec : kinds()) {
     const BuiltVmdk image = monolithic(truth, spec);
@@ -80,9 +80,35 @@ TEST_CASE("vmdk: a fault at the N-th read fails that request or the opening, and
       const Opened opened(faulty);
       const size_t failed = opened.result ? count_failures(opened, truth) : 1;
       reached = faulty->reads() > static_cast<uint64_t>(n);
-      CHECK(failed == (reached ? 1 : 0));
+      // The first read of a compressed grain may be made good by the next.
+      if (!spec.compressed) CHECK(failed == (reached ? 1 : 0));
+      CHECK(failed <= (reached ? 1 : 0));
     }
   }
+}
+
+TEST_CASE("vmdk: only unreadable bytes of a compressed grain itself fail it") {
+  auto truth = vmdk_content(256 << 10, 1, 192 << 10);
+  std::fill_n(truth.begin(), kGrainBytes, std::byte{7});  // its stream is short
+  const BuiltVmdk image = monolithic(truth, VmdkSpec{.compressed = true});
+  const uint64_t grain = uint64_t{image.entry(0)} * kVmdkSectorBytes;
+  const auto stored = load_le<uint32_t>(image.bytes, static_cast<size_t>(grain) + 8);
+  const uint64_t end = grain + kVmdkGrainMarkerBytes + stored;
+  const auto first_fails = [&](uint64_t offset, uint64_t length) {
+    const auto faulty = std::make_shared<FaultySource>(in_memory(image.bytes));
+    const Opened opened(faulty);
+    REQUIRE(opened.result);
+    Bytes out(kGrainBytes);
+    Extent extent = *opened.reader().map(0, kGrainBytes, MapFor::kRead);
+    REQUIRE(extent.kind == Extent::Kind::kCompressed);
+    faulty->fail_range(offset, length);
+    const auto loaded = opened.reader().load_cluster(extent, out);
+    return !loaded || !std::equal(out.begin(), out.end(), truth.begin());
+  };
+  CHECK(!first_fails(end, 4096));
+  CHECK(first_fails(end - 1, 1));
+  CHECK(first_fails(grain + kVmdkGrainMarkerBytes, 1));
+  CHECK(first_fails(grain, 1));
 }
 
 TEST_CASE("vmdk: a grain where metadata lies is refused, not shown") {

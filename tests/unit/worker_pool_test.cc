@@ -27,7 +27,7 @@ TEST_CASE("workers: one worker runs tasks in order of submission") {
   }
   {
     WorkerPool pool(1);
-    for (const auto& job : jobs) pool.submit(*job);
+    for (const auto& job : jobs) pool.submit(*job, Urgency::kDemand);
   }
   REQUIRE(ran.size() == jobs.size());
   for (int i = 0; i < 1000; ++i) CHECK(ran[static_cast<size_t>(i)] == i);
@@ -39,8 +39,8 @@ TEST_CASE("workers: the destructor runs what is queued") {
   Job queued([&] { ++ran; });
   {
     WorkerPool pool(1);
-    pool.submit(slow);
-    pool.submit(queued);
+    pool.submit(slow, Urgency::kDemand);
+    pool.submit(queued, Urgency::kDemand);
   }
   CHECK(ran == 1);
 }
@@ -51,9 +51,9 @@ TEST_CASE("workers: as many tasks run at the same time as there are threads") {
   Job two([&] { all.arrive_and_wait(); });
   Job three([&] { all.arrive_and_wait(); });
   WorkerPool pool(3);
-  pool.submit(one);
-  pool.submit(two);
-  pool.submit(three);
+  pool.submit(one, Urgency::kDemand);
+  pool.submit(two, Urgency::kDemand);
+  pool.submit(three, Urgency::kDemand);
 }
 
 TEST_CASE("workers: a task may submit itself again, from any thread") {
@@ -63,12 +63,12 @@ TEST_CASE("workers: a task may submit itself again, from any thread") {
     struct Again final : Task {
       Again(WorkerPool& workers, std::atomic<int>& count) : workers_(workers), left_(count) {}
       void run() override {
-        if (--left_ > 0) workers_.submit(*this);
+        if (--left_ > 0) workers_.submit(*this, Urgency::kDemand);
       }
       WorkerPool& workers_;
       std::atomic<int>& left_;
     } again(pool, left);
-    pool.submit(again);
+    pool.submit(again, Urgency::kDemand);
     while (left > 0) std::this_thread::yield();
   }
   CHECK(left == 0);
@@ -83,12 +83,70 @@ TEST_CASE("workers: many submitters lose no task") {
     std::vector<std::thread> submitters;
     for (size_t first = 0; first < 4; ++first) {
       submitters.emplace_back([&, first] {
-        for (size_t i = first; i < jobs.size(); i += 4) pool.submit(*jobs[i]);
+        for (size_t i = first; i < jobs.size(); i += 4) pool.submit(*jobs[i], Urgency::kDemand);
       });
     }
     for (std::thread& submitter : submitters) submitter.join();
   }
   CHECK(ran == 4000);
+}
+
+// Fills the queues of a pool of one while its thread is held up, then lets it go.
+std::string order_of(std::string_view submitted) {
+  std::string ran;
+  std::barrier held(2);
+  Job hold([&] { held.arrive_and_wait(); });
+  std::vector<std::unique_ptr<Job>> jobs;
+  {
+    WorkerPool pool(1);
+    pool.submit(hold, Urgency::kDemand);
+    for (const char kind : submitted) {
+      jobs.push_back(std::make_unique<Job>([&ran, kind] { ran += kind; }));
+      pool.submit(*jobs.back(), kind == 'd'   ? Urgency::kDemand
+                                : kind == 'a' ? Urgency::kAhead
+                                              : Urgency::kLong);
+    }
+    held.arrive_and_wait();
+  }
+  return ran;
+}
+
+TEST_CASE("workers: what a client waits for goes first") {
+  CHECK(order_of("lad") == "dal");
+  CHECK(order_of("llaadd") == "ddaall");
+}
+
+TEST_CASE("workers: what nobody waits for is not held up for ever") {
+  // The task that held the thread up was the first of these eight.
+  CHECK(order_of("ll" + std::string(20, 'd')) ==
+        "ddddddlddddddd"
+        "l"
+        "ddddddd");
+}
+
+TEST_CASE("workers: long tasks leave a thread to those a client waits for") {
+  std::barrier three(3);
+  std::barrier end(3);
+  std::atomic<int> long_running = 0;
+  const auto work = [&] {
+    ++long_running;
+    three.arrive_and_wait();
+    end.arrive_and_wait();
+  };
+  Job one(work);
+  Job two(work);
+  Job third([&] { ++long_running; });
+  Job urgent([&] {
+    three.arrive_and_wait();
+    CHECK(long_running == 2);
+    end.arrive_and_wait();
+  });
+  {
+    WorkerPool pool(3);
+    for (Job* job : {&one, &two, &third}) pool.submit(*job, Urgency::kLong);
+    pool.submit(urgent, Urgency::kDemand);
+  }
+  CHECK(long_running == 3);
 }
 
 }  // namespace
