@@ -18,7 +18,8 @@ import harness
 import report
 
 SMALL = ["--quick", "--data", "16M", "--rounds", "2", "--seconds", "0.1"]
-PICKED = r"idle|64k-random-q16-discard/raw|unix/4k-random-q32/(qcow2|chain-4)|in-cache/qcow2-zstd|tcp/4k-random-q1/raw|vhd-2040G"
+PICKED = (r"unix/4k-random-q32/(qcow2|chain-4)|in-cache/qcow2-zstd|tcp/4k-random-q1/raw|vhd-2040G|"
+          r"64k-random-q16-discard/raw|idle")
 WANTED = {"unix/4k-random-q32/qcow2", "unix/4k-random-q32/chain-4",
           "unix/4k-random-q32-in-cache/qcow2-zstd", "tcp/4k-random-q1/raw",
           "unix/64k-random-q16-discard/raw", "tcp/64k-random-q16-discard/raw"}

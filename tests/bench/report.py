@@ -19,7 +19,8 @@ def machine(folder):
                                  stdout=subprocess.PIPE).stdout.strip()
     return {"cpu": model[1] if model else platform.machine(),
             "processors": len(os.sched_getaffinity(0)), "memory_bytes": memory * 1024,
-            "kernel": platform.release(), "file_system": file_system}
+            "kernel": platform.release(), "file_system": file_system,
+            "load_before": os.getloadavg()[0]}
 
 
 def table(headings, rows, text_columns=1):
@@ -82,7 +83,8 @@ def introduction(results):
         "# Underlay beside its peers", "",
         f"Measured by `tools/bench` on {results['date']}, Underlay at {results['commit']}.", "",
         f"* Machine: {about['processors']} x {about['cpu']}, {about['memory_bytes'] >> 30} GiB, "
-        f"Linux {about['kernel']}, images on {about['file_system']}",
+        f"Linux {about['kernel']}, images on {about['file_system']}; "
+        f"load average before: {about['load_before']:.1f}",
         f"* {versions}",
         f"* Template: {results['data_bytes'] >> 20} MiB of files of /usr at the front of a disk "
         f"{results['data_bytes'] * 4 >> 20} MiB large; reads keep within the data",
@@ -91,12 +93,12 @@ def introduction(results):
         "ratios medians of the rounds' ratios (least and most in brackets). nbdkit always serves "
         "the raw template. Contents were compared with it in the same configuration before.",
         "* CPU is the server's, all its threads and the kernel's work for them.",
-        "* \"Client limits\": the client used its core up, and the server could have done more; its "
+        '* "Client limits": the client used its core up, and the server could have done more; its '
         "ratios are then the client's at least in part.",
-        "* Workloads with \"discard\": the client receives the headers of replies and splices their "
-        "payload to /dev/null in the kernel, whichever server it is, because its copy of the "
-        "payload would limit before the server does. The rows of the same name without \"discard\" "
-        "are measured with the client that copies, and contents are always verified with that."]
+        '* Workloads with "discard": the client receives the headers of replies and splices their '
+        "payload to /dev/null in the kernel, whichever server it is, because copying the payload "
+        'can take all of its core. The rows of the same name without "discard" are measured with '
+        "the client that copies, and contents are always verified with that one."]
     lines += [f"* Left out: {notice}" for notice in results["left_out"]]
     return "\n".join(lines) + "\n"
 
@@ -116,11 +118,11 @@ def markdown(results, chart):
                   "server divided by this one's.\n", table(headings, [
             row for workload in results["workloads"] for row in workload_rows(workload)])]
     if results["idle"]:
-        parts += ["## Idle connections\n", "Each has entered the export and says nothing. What they "
-                  "add to the server: resident memory, and CPU time while they are open.\n",
-                  table(["connections", "accepted", "RSS MiB before", "added, KiB each",
-                         "CPU ms/s before", "with them"], [
-                      row for idle in results["idle"] for row in idle_rows(idle)])]
+        headings = ["connections", "accepted", "RSS MiB before", "added, KiB each",
+                    "CPU ms/s before", "with them"]
+        parts += ["## Idle connections\n", "Each has entered the export and says nothing. What "
+                  "they add to the server: resident memory, and CPU time while they are open.\n",
+                  table(headings, [row for idle in results["idle"] for row in idle_rows(idle)])]
     if results["scales"]:
         parts += ["## Huge sparse disks\n",
                   f"{results['scales'][0]['reads']} random reads of 4 KiB all over the disk.\n",
