@@ -97,7 +97,9 @@ def introduction(results):
         "ratios are then the client's at least in part.",
         '* Workloads with "discard": the client receives the headers of replies and splices their '
         "payload to /dev/null in the kernel, whichever server it is, because copying the payload "
-        'can take all of its core. The rows of the same name without "discard" are measured with '
+        "can take all of its core. That saves it most where a server sends the pages of a file "
+        "themselves, as ours does. "
+        'The rows of the same name without "discard" are measured with '
         "the client that copies, and contents are always verified with that one."]
     lines += [f"* Left out: {notice}" for notice in results["left_out"]]
     return "\n".join(lines) + "\n"
