@@ -79,10 +79,9 @@ bool Session::start_read(const Request& request) {
     memory_wanted();
     return false;
   }
-  const bool holes = handshake_.negotiated().structured && (request.flags & nbd::kCommandDf) == 0;
   ++operations_;
   operation_bytes_ += request.length;
-  take_read_operation().start(*export_, request, *std::move(buffer), holes);
+  take_read_operation().start(*export_, request, *std::move(buffer), holes_allowed(request));
   if (operations_ == 1) read_ahead_.help(*export_, request.offset, request.length);
   return true;
 }
