@@ -149,8 +149,6 @@ def measure_all(given, programs, progress):
     picked = chosen(given, workloads.all_workloads())
     scales = chosen(given, workloads.all_scales())
     idles = chosen(given, workloads.all_idle())
-    if not picked and not scales and not idles:
-        raise BenchFailure(f"--only {given.only}: no such workload; --list names them")
     data_bytes = images.parse_bytes(given.data)
     made = images.Images(os.path.join(given.output, f"images-{given.data}"), data_bytes, progress)
     meter = measuring.Meter(programs, given.rounds, given.seconds, progress)
@@ -192,9 +190,12 @@ def write(given, results):
 
 
 def run(given):
+    picked = chosen(given, [*workloads.all_workloads(), *workloads.all_scales(),
+                            *workloads.all_idle()])
+    if not picked:
+        raise BenchFailure(f"--only {given.only}: no such workload; --list names them all")
     if given.list:
-        for one in chosen(given, [*workloads.all_workloads(), *workloads.all_scales(),
-                                  *workloads.all_idle()]):
+        for one in picked:
             print(one.name + ("   (quick)" if one.quick else ""))
         return
     progress = Progress()

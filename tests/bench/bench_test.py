@@ -82,7 +82,7 @@ def refusals_are_one_line(command, programs, folder):
             (2, "--rounds", ["--rounds", "0"]), (2, "--seconds", ["--seconds", "0"]),
             (2, "--data 10: at least", ["--data", "10"]), (2, "--data ten", ["--data", "ten"]),
             (2, "--only [: ", ["--only", "["]), (2, "--record", ["--record", "--only", "idle"]),
-            (1, "no such workload", ["--only", "nothing"]),
+            (1, "no such workload", ["--only", "nothing", "--programs", "/nowhere"]),
             (1, "/nowhere", ["--only", "idle", "--programs", "/nowhere"])):
         found, _, errors = bench(command, programs, folder, *options)
         last = errors.strip().splitlines()[-1]
