@@ -55,17 +55,18 @@ bool ExtentCache::write(Slot& slot, uint64_t owner, const Run& run) {
       !slot.sequence.compare_exchange_strong(sequence, sequence + 1, std::memory_order_acq_rel)) {
     return false;
   }
-  const Extent& extent = run.extent;
+  // By name, so that a field that is added to an extent is not forgotten here.
+  const auto& [kind, reserved, depth, length, source, source_offset, cluster_start, cluster_length,
+               stored_length] = run.extent;
   slot.owner.store(owner, std::memory_order_release);
   slot.start.store(run.start, std::memory_order_release);
-  slot.source.store(std::bit_cast<uint64_t>(extent.source), std::memory_order_release);
-  slot.source_offset.store(extent.source_offset, std::memory_order_release);
-  slot.cluster_start.store(extent.cluster_start, std::memory_order_release);
-  slot.lengths.store(pack(extent.length, extent.cluster_length), std::memory_order_release);
-  const uint64_t low = uint64_t{extent.depth} << 16 |
-                       uint64_t{static_cast<uint8_t>(extent.kind)} << 8 |
-                       uint64_t{extent.reserved ? 1u : 0u};
-  slot.rest.store(pack(extent.stored_length, low), std::memory_order_release);
+  slot.source.store(std::bit_cast<uint64_t>(source), std::memory_order_release);
+  slot.source_offset.store(source_offset, std::memory_order_release);
+  slot.cluster_start.store(cluster_start, std::memory_order_release);
+  slot.lengths.store(pack(length, cluster_length), std::memory_order_release);
+  const uint64_t low = uint64_t{depth} << 16 | uint64_t{static_cast<uint8_t>(kind)} << 8 |
+                       uint64_t{reserved ? 1u : 0u};
+  slot.rest.store(pack(stored_length, low), std::memory_order_release);
   slot.sequence.store(sequence + 2, std::memory_order_release);
   return true;
 }

@@ -200,8 +200,6 @@ void Ring::on_wakeup(int) {
 
 void Ring::defer(Task& task) { deferred_.push(task); }
 
-void Ring::submit() { (void)io_uring_submit(ring_.get()); }
-
 io_uring_sqe* Ring::next_entry() {
   io_uring_sqe* entry = io_uring_get_sqe(ring_.get());
   while (entry == nullptr && failure_ == 0) {

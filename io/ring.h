@@ -69,8 +69,6 @@ class Ring {
   void post(Task& task);
   // Runs `task` once the completions at hand have been handled: many of them, one task.
   void defer(Task& task);
-  // Hands what was asked for so far to the kernel now, instead of with the next wait.
-  void submit();
 
   void accept(int listen_fd, Completion& completion);
   void receive(int fd, MutableByteSpan out, Completion& completion);

@@ -15,7 +15,7 @@ namespace underlay {
 enum class Urgency : uint8_t {
   kDemand,  // a client, for the bytes that it reads
   kAhead,   // nobody yet; short
-  kLong,    // whoever can wait behind the others; may take long, so it never takes all threads
+  kLong,    // whoever can wait behind the others; may take long: never on all of several threads
 };
 
 // Thread-safe. The destructor runs what is queued, then ends the threads.

@@ -31,15 +31,18 @@ inline constexpr uint64_t kOperationBytes = 32ull
 inline constexpr size_t kUnsentBytes = 1 << 20;     // replies that wait for the client
 inline constexpr size_t kBatchBuffer = 256 << 10;   // replies that share a buffer
 inline constexpr size_t kSendThreshold = 64 << 10;  // send as soon as this much is ready
-inline constexpr size_t kSendBytes = 1 << 20;       // in one send, so that progress shows
+// In one send, so that progress shows; in one turn, so that other clients of the thread have
+// theirs.
+inline constexpr size_t kSendBytes = 1 << 20;
 // Reads of this length on are sent from the page cache without a copy. Shorter ones are cheaper
 // copied, over TCP up to a greater length.
 inline constexpr size_t kSendFile = 32 << 10;
 inline constexpr size_t kSendFileTcp = 128 << 10;
-inline constexpr size_t kFileParts = 16;          // of one such read
-inline constexpr size_t kSocketBuffer = 4 << 20;  // asked for once there is one; the system caps it
-inline constexpr size_t kInlineRead = 64 << 10;   // longer reads get a buffer of their own
-inline constexpr size_t kInlineCopy = 1 << 20;    // longer ones are copied by a worker
+inline constexpr size_t kFileParts = 16;  // of one such read
+// Of a Unix socket, asked for at the first such read; the system caps it.
+inline constexpr size_t kSocketBuffer = 4 << 20;
+inline constexpr size_t kInlineRead = 64 << 10;  // longer reads get a buffer of their own
+inline constexpr size_t kInlineCopy = 1 << 20;   // longer ones are copied by a worker
 
 // All connections together: memory for replies.
 inline constexpr uint64_t kReplyMemory = 256ull << 20;

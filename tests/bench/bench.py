@@ -12,6 +12,7 @@ import sys
 import idle
 import images
 import measuring
+import nbd_client
 import report
 import scale
 import servers
@@ -21,6 +22,7 @@ SOURCE = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 RECORDED = os.path.join(SOURCE, "tests", "bench")
 FULL_DATA = "1G"
 QUICK_DATA = "128M"
+LEAST_DATA = 1 << 20  # a few of the longest reads
 
 
 class BenchFailure(Exception):
@@ -31,7 +33,7 @@ def arguments():
     parser = argparse.ArgumentParser(
         prog="tools/bench", description="Measures underlay-nbd beside qemu-nbd and nbdkit. Writes "
         "results.json, results.md and chart.svg to build/bench.")
-    parser.add_argument("--quick", action="store_true", help="a minute, not a quarter of an hour")
+    parser.add_argument("--quick", action="store_true", help="a minute or two, not twenty")
     parser.add_argument("--only", metavar="PATTERN", help="workloads whose name the regular "
                         "expression is found in, of all")
     parser.add_argument("--rounds", type=int, help="rounds of each workload (5; --quick: 3)")
@@ -41,18 +43,39 @@ def arguments():
                         help="also write tests/bench/RESULTS.md and chart.svg")
     parser.add_argument("--data", help=f"size of the template's data ({FULL_DATA}; "
                         f"--quick: {QUICK_DATA})")
-    parser.add_argument("--list", action="store_true", help="name the workloads and end")
+    parser.add_argument("--list", action="store_true",
+                        help="name the workloads that would run, and end")
     parser.add_argument("--programs", metavar="DIR", help="measure the programs in this folder "
                         "instead of building them")
     parser.add_argument("--output", metavar="DIR", default=os.path.join(SOURCE, "build", "bench"),
                         help="folder for results and images instead of build/bench")
     given = parser.parse_args()
-    given.rounds = given.rounds or (3 if given.quick else 5)
-    given.seconds = given.seconds or (0.25 if given.quick else 1.0)
-    given.data = given.data or (QUICK_DATA if given.quick else FULL_DATA)
-    if given.rounds < 1 or given.seconds <= 0:
-        parser.error("--rounds and --seconds are at least 1 round and some time")
+    defaults = ({"rounds": 3, "seconds": 0.25, "data": QUICK_DATA} if given.quick else
+                {"rounds": 5, "seconds": 1.0, "data": FULL_DATA})
+    for name, value in defaults.items():
+        if getattr(given, name) is None:
+            setattr(given, name, value)
+    problem = refusal(given)
+    if problem:
+        parser.error(problem)
     return given
+
+
+def refusal(given):
+    """What is wrong with the command line, or None."""
+    if given.rounds < 1 or not 0 < given.seconds < float("inf"):
+        return "--rounds and --seconds: at least 1 round, and some time"
+    try:
+        if images.parse_bytes(given.data) < LEAST_DATA:
+            return f"--data {given.data}: at least {LEAST_DATA >> 20}M"
+        re.compile(given.only or "")
+    except ValueError as error:
+        return f"--data {error}"
+    except re.error as error:
+        return f"--only {given.only}: {error}"
+    if given.record and given.only:
+        return "--record keeps the results of a whole run: leave --only out"
+    return None
 
 
 class Progress:
@@ -126,8 +149,6 @@ def measure_all(given, programs, progress):
     picked = chosen(given, workloads.all_workloads())
     scales = chosen(given, workloads.all_scales())
     idles = chosen(given, workloads.all_idle())
-    if not picked and not scales and not idles:
-        raise BenchFailure(f"--only {given.only}: no such workload; --list names them")
     data_bytes = images.parse_bytes(given.data)
     made = images.Images(os.path.join(given.output, f"images-{given.data}"), data_bytes, progress)
     meter = measuring.Meter(programs, given.rounds, given.seconds, progress)
@@ -169,8 +190,12 @@ def write(given, results):
 
 
 def run(given):
+    picked = chosen(given, [*workloads.all_workloads(), *workloads.all_scales(),
+                            *workloads.all_idle()])
+    if not picked:
+        raise BenchFailure(f"--only {given.only}: no such workload; --list names them all")
     if given.list:
-        for one in [*workloads.all_workloads(), *workloads.all_scales(), *workloads.all_idle()]:
+        for one in picked:
             print(one.name + ("   (quick)" if one.quick else ""))
         return
     progress = Progress()
@@ -193,6 +218,7 @@ def main():
         print("\ntools/bench: interrupted; its servers have ended", file=sys.stderr)
         sys.exit(130)
     except (BenchFailure, images.ImageFailure, measuring.ClientFailure, servers.ServerFailure,
-            ValueError) as failure:
-        print(f"\ntools/bench: {failure}", file=sys.stderr)
+            nbd_client.ProtocolError, nbd_client.Closed, OSError, ValueError) as failure:
+        # A connection that was closed has nothing to say.
+        print(f"\ntools/bench: {str(failure) or 'a server has hung up'}", file=sys.stderr)
         sys.exit(1)

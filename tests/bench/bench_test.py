@@ -61,6 +61,35 @@ def results_are_written(command, programs, folder):
         picture.itertext())
 
 
+def targets_that_are_reached_are_counted(folder):
+    """Also where the client was what limited: a server that could do more has reached them."""
+    with open(os.path.join(folder, "results.json"), encoding="utf-8") as file:
+        results = json.load(file)
+    targets = [target for result in [*results["workloads"], *results["scales"]]
+               for target in result["targets"]]
+    for number, target in enumerate(targets):
+        target["reached"] = number != 0
+    for workload in results["workloads"]:
+        for server in workload["servers"].values():
+            server["client_limits"] = True
+    text = report.markdown(results, "chart.svg")
+    assert f"{len(targets) - 1} of {len(targets)} reached." in text, text
+
+
+def refusals_are_one_line(command, programs, folder):
+    """Each names what was wrong; nothing is measured, and nothing recorded."""
+    for status, why, options in (
+            (2, "--rounds", ["--rounds", "0"]), (2, "--seconds", ["--seconds", "0"]),
+            (2, "--data 10: at least", ["--data", "10"]), (2, "--data ten", ["--data", "ten"]),
+            (2, "--only [: ", ["--only", "["]), (2, "--record", ["--record", "--only", "idle"]),
+            (1, "no such workload", ["--only", "nothing", "--programs", "/nowhere"]),
+            (1, "/nowhere", ["--only", "idle", "--programs", "/nowhere"])):
+        found, _, errors = bench(command, programs, folder, *options)
+        last = errors.strip().splitlines()[-1]
+        assert found == status and why in last and "Traceback" not in errors, \
+            f"{options}: {found} {errors}"
+
+
 def a_wrong_byte_fails_the_run(command, programs, folder):
     """The template changes, the qcow2 that was made of it does not."""
     with open(os.path.join(folder, "images-16M", "template.raw"), "r+b") as raw:
@@ -110,7 +139,9 @@ def what_was_written_by_hand_is_kept(folder):
 def main():
     command, programs = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
+        refusals_are_one_line(command, programs, folder)
         results_are_written(command, programs, folder)
+        targets_that_are_reached_are_counted(folder)
         an_interrupted_run_leaves_no_server(command, programs, folder)
         a_wrong_byte_fails_the_run(command, programs, folder)
         what_was_written_by_hand_is_kept(folder)

@@ -5,7 +5,6 @@ usage: nbd_load_test.py UNDERLAY_NBD NBD_LOAD
 """
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -113,12 +112,6 @@ def errors_are_no_data(nbd_load, server, image):
         fails(nbd_load, "answered a read with error 5", broken.socket, *EVERY_BYTE, "--discard")
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def main():
     server, nbd_load = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
@@ -137,7 +130,7 @@ def main():
             dropped_payload_counts_as_received(nbd_load, target)
             nothing_dropped_is_verified(nbd_load, target, raw)
             failures_are_said(nbd_load, target)
-        port = free_port()
+        port = harness.free_port()
         with harness.start([server, "-t", "-b", "127.0.0.1", "-p", port, *options], port):
             target = ["--tcp", f"127.0.0.1:{port}"]
             every_way_to_read_is_verified(nbd_load, target, raw)

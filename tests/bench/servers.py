@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -128,7 +127,7 @@ def spawn(programs, server, image, options=(), transport="unix"):
     # Beneath /tmp because the path of a Unix socket may not be long.
     with tempfile.TemporaryDirectory(prefix="underlay-bench-", dir="/tmp") as folder:
         path = os.path.join(folder, "socket")
-        port = free_port() if transport == "tcp" else None
+        port = harness.free_port() if transport == "tcp" else None
         running = Server(programs.command(server, image, options, path, port), path, port)
         try:
             yield running
@@ -142,9 +141,3 @@ def serve(programs, server, image, options=(), transport="unix"):
     with spawn(programs, server, image, options, transport) as running:
         running.wait_until_it_listens()
         yield running
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -12,19 +12,12 @@ PORT_ATTEMPTS = 5  # somebody else may take the port before the server does
 QUIET_SECONDS = 0.3
 
 
-def free_port(host):
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        return probe.getsockname()[1]
-
-
 @contextlib.contextmanager
 def serve_tcp(lab, host, *args):
     """A server on a port of `host` that was free; '' is every address of both families."""
     with contextlib.ExitStack() as stack:
         for attempt in range(1, PORT_ATTEMPTS + 1):
-            port = free_port(host or "::")
+            port = harness.free_port(host or "::")
             command = [lab.program, "-r", "-t", "-b", host, "-p", port, *args]
             try:
                 server = stack.enter_context(harness.start(command, port))

@@ -65,6 +65,13 @@ def listens_on_port(port, table):
     return any(int(words[1].rsplit(":", 1)[1], 16) == port and words[3] == "0A" for words in lines)
 
 
+def free_port(host="127.0.0.1"):
+    """A TCP port of `host` that nobody has now; somebody may take it before a server does."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return probe.getsockname()[1]
+
+
 def connect(path):
     """A client that says nothing."""
     client = socket.socket(socket.AF_UNIX)

@@ -5,9 +5,9 @@ usage: program_test.py UNDERLAY_NBD [RULE...]     RULE: part of a rule's name; o
 """
 import program_changes
 import program_images
-import program_resources
 import program_system
+import program_threads
 import rules_in_folders
 from program_rules import Lab
 
-rules_in_folders.main(Lab, program_images, program_changes, program_system, program_resources)
+rules_in_folders.main(Lab, program_images, program_changes, program_system, program_threads)

@@ -1,5 +1,6 @@
 """Rules of many clients, silent ones and several threads: what they cost."""
 import contextlib
+import math
 import os
 import random
 import time
@@ -15,6 +16,8 @@ DISK = 64 * MIB
 SILENCE_SECONDS = 4  # after this, a server has given back what silent clients do not need
 RESIDENT_EACH = 8 * KIB
 IDLE_SHARE = 0.01  # of a core
+TRIES, MOST_TRIES = 15, 60
+POLLING_SHARE = 1.3  # polling that does not give way takes a third more time
 
 
 def make_disk(lab):
@@ -108,22 +111,22 @@ def rule_polling_ends_when_nothing_comes(lab):
 
 
 def rule_polling_leaves_the_core_to_a_client_that_shares_it(lab):
-    """A millisecond of polling before each sleep would show."""
+    """A millisecond of polling before each sleep would show. Others use that core as well now and
+    then: the best time of each counts, and while they are too far apart there are more tries."""
     path, _ = make_disk(lab)
     allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(allowed)})  # the server inherits it
+    os.sched_setaffinity(0, {max(allowed)})  # the servers inherit it
     try:
-        def best(*options):
-            with lab.serve(*options, "-f", "raw", path) as server, connect(server) as connection:
-                read_many(connection, 100)
-                times = []
-                for _ in range(5):
+        with lab.serve("-f", "raw", path) as asleep, connect(asleep) as one, \
+                lab.serve("--poll", "1000", "-f", "raw", path) as polling, connect(polling) as two:
+            best = {one: math.inf, two: math.inf}
+            for number in range(MOST_TRIES):
+                for connection in best:
                     started = time.monotonic()
                     read_many(connection, 500)
-                    times.append(time.monotonic() - started)
-                return min(times)
-
-        asleep, polling = best(), best("--poll", "1000")
-        check(polling < 1.3 * asleep, f"{polling / asleep:.1f} times as long with polling")
+                    best[connection] = min(best[connection], time.monotonic() - started)
+                if number >= TRIES and best[two] < POLLING_SHARE * best[one]:
+                    return
+            check(False, f"{best[two] / best[one]:.2f} times as long with polling")
     finally:
         os.sched_setaffinity(0, allowed)

