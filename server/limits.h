@@ -32,11 +32,11 @@ inline constexpr size_t kUnsentBytes = 1 << 20;     // replies that wait for the
 inline constexpr size_t kBatchBuffer = 256 << 10;   // replies that share a buffer
 inline constexpr size_t kSendThreshold = 64 << 10;  // send as soon as this much is ready
 inline constexpr size_t kSendBytes = 1 << 20;       // in one send, so that progress shows
-// Reads of this length on are sent from the page cache without a copy. Shorter ones are cheaper
-// copied, over TCP up to a greater length.
+// Reads of this length on are sent from where they lie (the page cache, unpacked clusters) without
+// a copy. Shorter ones are cheaper copied, over TCP up to a greater length.
 inline constexpr size_t kSendFile = 32 << 10;
 inline constexpr size_t kSendFileTcp = 128 << 10;
-inline constexpr size_t kFileParts = 16;          // of one such read
+inline constexpr size_t kReplyParts = 32;         // of one such read
 inline constexpr size_t kSocketBuffer = 4 << 20;  // asked for once there is one; the system caps it
 inline constexpr size_t kInlineRead = 64 << 10;   // longer reads get a buffer of their own
 inline constexpr size_t kInlineCopy = 1 << 20;    // longer ones are copied by a worker
