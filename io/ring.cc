@@ -237,23 +237,10 @@ void Ring::wait_writable(int fd, Completion& completion) {
 }
 
 void Ring::send(int fd, const msghdr& message, Completion& completion) {
-  if (send_now(fd, message, completion)) return;
   io_uring_sqe* entry = next_entry();
   // MSG_WAITALL: the kernel goes on after a short send by itself.
   io_uring_prep_sendmsg(entry, fd, &message, MSG_NOSIGNAL | MSG_WAITALL);
   io_uring_sqe_set_data(entry, &completion);
-}
-
-// What is small mostly fits into the socket's buffer. Then a plain system call takes less time than
-// the ring, whose completion would also end the next wait at once, and so cost another one.
-bool Ring::send_now(int fd, const msghdr& message, Completion& completion) {
-  size_t size = 0;
-  for (size_t i = 0; i < message.msg_iovlen; ++i) size += message.msg_iov[i].iov_len;
-  if (size > kSmallMessage) return false;
-  const ssize_t sent = ::sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-  if (sent < 0 && (errno == EAGAIN || errno == EINTR)) return false;
-  done_.push_back({&completion, sent < 0 ? -errno : static_cast<int>(sent)});
-  return true;
 }
 
 void Ring::read(int fd, uint64_t offset, MutableByteSpan out, Completion& completion) {

@@ -78,10 +78,9 @@ class Ring {
   void wait_readable(int fd, Completion& completion);
   // Waits until something can be sent, or never can be.
   void wait_writable(int fd, Completion& completion);
-  // Sends all of `message`, which lives until the completion, or fails. Of a message of up to
-  // kSmallMessage bytes on a stream maybe only the first bytes: the result says how many.
+  // Sends all of `message`, which lives until the completion, or fails. Its completion ends the
+  // next wait: what fits into a socket's buffer takes fewer trips by a plain system call.
   void send(int fd, const msghdr& message, Completion& completion);
-  static constexpr size_t kSmallMessage = 128 << 10;
   // `offset` kNoOffset for what has none (signalfd).
   void read(int fd, uint64_t offset, MutableByteSpan out, Completion& completion);
   static constexpr uint64_t kNoOffset = ~uint64_t{0};
@@ -103,7 +102,6 @@ class Ring {
   void wait();
   bool look(PollWindow::Duration length);
   bool sees_work() const;
-  bool send_now(int fd, const msghdr& message, Completion& completion);
   void wake();
   void watch_wakeups();
   bool reap();

@@ -12,7 +12,8 @@ ReadOperation::ReadOperation(Ring& ring, WorkerPool& workers, ReadOwner& owner)
   for (Piece& piece : pieces_) piece.operation = this;
 }
 
-void ReadOperation::start(const Export& target, const Request& request, Buffer buffer, bool holes) {
+void ReadOperation::start(const Export& target, const Request& request, Buffer buffer, bool holes,
+                          Memory memory) {
   export_ = &target;
   request_ = request;
   buffer_ = std::move(buffer);
@@ -25,15 +26,16 @@ void ReadOperation::start(const Export& target, const Request& request, Buffer b
   pieces_used_ = 0;
 
   pending_ = 1;  // this function itself: nothing is done before all parts have been started
-  const uint64_t filled = fill_from_memory();
+  // The first look has made the kernel begin to read plain data: a second one is for nothing.
+  const uint64_t begun = memory == Memory::kMissed ? start_piece(0) : 0;
+  const uint64_t filled = fill_from_memory(begun);
   if (filled < out_.size()) start_worker(filled);
   part_done();
 }
 
-// Returns where it had to stop: the rest is for a worker. A failure is such a stop too, so that it
-// is told only after a second try.
-uint64_t ReadOperation::fill_from_memory() {
-  uint64_t at = 0;
+// From `at` on. Returns where it had to stop: the rest is for a worker. A failure is such a stop
+// too, so that it is told only after a second try.
+uint64_t ReadOperation::fill_from_memory(uint64_t at) {
   while (at < out_.size() && at < limits::kInlineCopy) {
     const size_t length = std::min(out_.size() - at, limits::kInlineCopy - at);
     zeros_.begin_part(at);

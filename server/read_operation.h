@@ -28,12 +28,16 @@ class ReadOwner {
 // ring thread.
 class ReadOperation {
  public:
+  // What the caller knows of the request's bytes.
+  enum class Memory : uint8_t { kUnknown, kMissed };  // kMissed: some were not there just now
+
   // All outlive the operation.
   ReadOperation(Ring& ring, WorkerPool& workers, ReadOwner& owner);
 
   // Starts, and calls owner.read_done() once, maybe before it returns. `target` outlives the
   // operation's run. REQUIRES: buffer.capacity() >= request.length; the request was validated.
-  void start(const Export& target, const Request& request, Buffer buffer, bool holes);
+  void start(const Export& target, const Request& request, Buffer buffer, bool holes,
+             Memory memory);
 
   const Request& request() const { return request_; }
   const Result<void>& result() const { return result_; }
@@ -55,7 +59,7 @@ class ReadOperation {
   };
   static constexpr size_t kPieces = 16;
 
-  uint64_t fill_from_memory();
+  uint64_t fill_from_memory(uint64_t at);
   uint64_t start_piece(uint64_t at);
   void piece_done(Piece& piece, int result);
   void start_worker(uint64_t from);

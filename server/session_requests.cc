@@ -67,7 +67,8 @@ bool Session::start_read(const Request& request) {
   read_ahead_.note(*export_, request.offset, request.length);
   const size_t send_file = is_unix_socket_ ? limits::kSendFile : limits::kSendFileTcp;
   if (request.length >= send_file && find_parts(request)) return start_parts(request);
-  if (request.length <= limits::kInlineRead && read_inline(request)) return true;
+  const bool short_read = request.length <= limits::kInlineRead;
+  if (short_read && read_inline(request)) return true;
   if (memory_wanted_) return false;
   if (operation_bytes_ > 0 && operation_bytes_ + request.length > limits::kOperationBytes) {
     return false;  // read_done() pumps again
@@ -78,10 +79,11 @@ bool Session::start_read(const Request& request) {
     memory_wanted();
     return false;
   }
-  const bool holes = handshake_.negotiated().structured && (request.flags & nbd::kCommandDf) == 0;
   ++operations_;
   operation_bytes_ += request.length;
-  take_read_operation().start(*export_, request, *std::move(buffer), holes);
+  using Memory = ReadOperation::Memory;
+  take_read_operation().start(*export_, request, *std::move(buffer), holes_allowed(request),
+                              short_read ? Memory::kMissed : Memory::kUnknown);
   if (operations_ == 1) read_ahead_.help(*export_, request.offset, request.length);
   return true;
 }

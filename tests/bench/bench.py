@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 
+import idle
 import images
 import measuring
 import report
@@ -124,7 +125,8 @@ def measure_all(given, programs, progress):
     """Everything that was asked for, ready for JSON."""
     picked = chosen(given, workloads.all_workloads())
     scales = chosen(given, workloads.all_scales())
-    if not picked and not scales:
+    idles = chosen(given, workloads.all_idle())
+    if not picked and not scales and not idles:
         raise BenchFailure(f"--only {given.only}: no such workload; --list names them")
     data_bytes = images.parse_bytes(given.data)
     made = images.Images(os.path.join(given.output, f"images-{given.data}"), data_bytes, progress)
@@ -132,9 +134,10 @@ def measure_all(given, programs, progress):
     results = {"date": datetime.date.today().isoformat(), "commit": commit(),
                "machine": report.machine(given.output), "versions": programs.versions(),
                "data_bytes": data_bytes, "rounds": given.rounds, "seconds": given.seconds,
-               "left_out": [], "workloads": [], "scales": []}
+               "left_out": [], "workloads": [], "scales": [], "idle": []}
+    total = len(picked) + len(scales) + len(idles)
     for number, workload in enumerate(picked):
-        progress.prefix = f"[{number + 1}/{len(picked) + len(scales)}] "
+        progress.prefix = f"[{number + 1}/{total}] "
         reason = missing(workload, programs, images.KINDS)
         if reason:
             results["left_out"].append(reason)
@@ -143,8 +146,10 @@ def measure_all(given, programs, progress):
         progress("")
         print(one_line(results["workloads"][-1]), flush=True)
     for number, one in enumerate(scales):
-        progress.prefix = f"[{len(picked) + number + 1}/{len(picked) + len(scales)}] "
+        progress.prefix = f"[{len(picked) + number + 1}/{total}] "
         results["scales"].append(scale.measure(meter, one, made.get))
+    progress.prefix = ""
+    results["idle"] = [idle.measure(meter, one, made.get) for one in idles]
     progress.clear()
     return results
 
@@ -165,7 +170,7 @@ def write(given, results):
 
 def run(given):
     if given.list:
-        for one in [*workloads.all_workloads(), *workloads.all_scales()]:
+        for one in [*workloads.all_workloads(), *workloads.all_scales(), *workloads.all_idle()]:
             print(one.name + ("   (quick)" if one.quick else ""))
         return
     progress = Progress()

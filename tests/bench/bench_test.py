@@ -18,9 +18,11 @@ import harness
 import report
 
 SMALL = ["--quick", "--data", "16M", "--rounds", "2", "--seconds", "0.1"]
-PICKED = r"unix/4k-random-q32/(qcow2|chain-4)|in-cache/qcow2-zstd|tcp/4k-random-q1/raw|vhd-2040G"
+PICKED = (r"unix/4k-random-q32/(qcow2|chain-4)|in-cache/qcow2-zstd|tcp/4k-random-q1/raw|vhd-2040G|"
+          r"64k-random-q16-discard/raw|idle")
 WANTED = {"unix/4k-random-q32/qcow2", "unix/4k-random-q32/chain-4",
-          "unix/4k-random-q32-in-cache/qcow2-zstd", "tcp/4k-random-q1/raw"}
+          "unix/4k-random-q32-in-cache/qcow2-zstd", "tcp/4k-random-q1/raw",
+          "unix/64k-random-q16-discard/raw", "tcp/64k-random-q16-discard/raw"}
 
 
 def start(bench, programs, folder, *options):
@@ -48,6 +50,8 @@ def results_are_written(command, programs, folder):
         for key in ("iops", "median_us", "p99_us", "cpu_us_per_operation", "rss_bytes"):
             assert server[key] > 0, f"{key}: {server}"
     assert {target["metric"] for target in small["targets"]} == {"iops", "cpu_us_per_operation"}
+    idle = results["idle"][0]["servers"]["underlay-nbd"]
+    assert idle["accepted"] == 1000 and idle["rss_bytes"] > 0, idle
     assert results["scales"][0]["servers"]["underlay-nbd"]["start_to_first_byte_ms"] > 0
     with open(os.path.join(folder, "results.md"), encoding="utf-8") as file:
         text = file.read()

@@ -75,8 +75,24 @@ def reads_keep_within_their_range(nbd_load, target, raw):
     fails(nbd_load, "the export has", *target, "--from", SIZE, "--range", 4096)
 
 
-def numbers_agree(nbd_load, target):
-    found = succeeds(nbd_load, *target, "--seconds", 0.5)
+def dropped_payload_counts_as_received(nbd_load, target):
+    """As many reads, and each reply is taken from the stream to its last byte: the next header is
+    found where it must be."""
+    for options in ([], ["--batch"], ["--connections", 4], ["--connections", 3, "--batch"],
+                    ["--depth", 1], ["--size", 5000], ["--size", 1], ["--size", 65536],
+                    ["--size", 2 << 20], ["--pattern", "sequential", "--connections", 2]):
+        found = succeeds(nbd_load, *target, "--discard", "--operations", 500, *options)
+        assert found["operations"] == 500, f"{options}: {found}"
+    numbers_agree(nbd_load, target, "--discard")
+
+
+def nothing_dropped_is_verified(nbd_load, target, raw):
+    fails(nbd_load, "--discard drops what --verify compares", *target, "--discard",
+          "--verify", raw)
+
+
+def numbers_agree(nbd_load, target, *options):
+    found = succeeds(nbd_load, *target, "--seconds", 0.5, *options)
     assert 0.5 <= found["seconds"] < 5, found
     assert abs(found["iops"] * found["seconds"] / found["operations"] - 1) < 0.01, found
     assert abs(found["mib_per_s"] * 256 / found["iops"] - 1) < 0.01, found
@@ -94,6 +110,7 @@ def errors_are_no_data(nbd_load, server, image):
     os.truncate(image, os.path.getsize(image) // 2)
     with harness.serve(["-r", "-f", "qcow2", image], program=server) as broken:
         fails(nbd_load, "answered a read with error 5", broken.socket, *EVERY_BYTE)
+        fails(nbd_load, "answered a read with error 5", broken.socket, *EVERY_BYTE, "--discard")
 
 
 def free_port():
@@ -117,11 +134,14 @@ def main():
             one_wrong_byte_is_found(nbd_load, target, raw)
             reads_keep_within_their_range(nbd_load, target, raw)
             numbers_agree(nbd_load, target)
+            dropped_payload_counts_as_received(nbd_load, target)
+            nothing_dropped_is_verified(nbd_load, target, raw)
             failures_are_said(nbd_load, target)
         port = free_port()
         with harness.start([server, "-t", "-b", "127.0.0.1", "-p", port, *options], port):
             target = ["--tcp", f"127.0.0.1:{port}"]
             every_way_to_read_is_verified(nbd_load, target, raw)
+            dropped_payload_counts_as_received(nbd_load, target)
         errors_are_no_data(nbd_load, server, image)
     print("every read, error and number as it must be")
 

@@ -19,7 +19,8 @@ def machine(folder):
                                  stdout=subprocess.PIPE).stdout.strip()
     return {"cpu": model[1] if model else platform.machine(),
             "processors": len(os.sched_getaffinity(0)), "memory_bytes": memory * 1024,
-            "kernel": platform.release(), "file_system": file_system}
+            "kernel": platform.release(), "file_system": file_system,
+            "load_before": os.getloadavg()[0]}
 
 
 def table(headings, rows, text_columns=1):
@@ -39,6 +40,8 @@ def target_rows(results):
         for target in result["targets"]:
             measured = f"{target['measured']:.3g}"
             reached = "yes" if target["reached"] else f"no: {target['of_wanted']:.0%} of it"
+            if any(server.get("client_limits") for server in result["servers"].values()):
+                reached += " (client limits)"
             yield result["name"], target["text"], measured, reached
 
 
@@ -64,6 +67,15 @@ def scale_rows(scale):
                mib(server["rss_bytes"]), mib(server["peak_rss_bytes"]))
 
 
+def idle_rows(idle):
+    yield f"**{idle['name']}**", *[""] * 5
+    for label, server in idle["servers"].items():
+        each = (server["rss_bytes"] - server["rss_before_bytes"]) / max(server["accepted"], 1)
+        yield (label, str(server["accepted"]), mib(server["rss_before_bytes"]),
+               f"{each / 1024:.1f}", f"{server['cpu_before'] * 1000:.2f}",
+               f"{server['cpu'] * 1000:.2f}")
+
+
 def introduction(results):
     about = results["machine"]
     versions = "; ".join(f"{name}: {text}" for name, text in results["versions"].items())
@@ -71,7 +83,8 @@ def introduction(results):
         "# Underlay beside its peers", "",
         f"Measured by `tools/bench` on {results['date']}, Underlay at {results['commit']}.", "",
         f"* Machine: {about['processors']} x {about['cpu']}, {about['memory_bytes'] >> 30} GiB, "
-        f"Linux {about['kernel']}, images on {about['file_system']}",
+        f"Linux {about['kernel']}, images on {about['file_system']}; "
+        f"load average before: {about['load_before']:.1f}",
         f"* {versions}",
         f"* Template: {results['data_bytes'] >> 20} MiB of files of /usr at the front of a disk "
         f"{results['data_bytes'] * 4 >> 20} MiB large; reads keep within the data",
@@ -79,7 +92,15 @@ def introduction(results):
         "the same time and are measured in turn, the client pinned to a core. Values are medians, "
         "ratios medians of the rounds' ratios (least and most in brackets). nbdkit always serves "
         "the raw template. Contents were compared with it in the same configuration before.",
-        "* CPU is the server's, all its threads and the kernel's work for them."]
+        "* CPU is the server's, all its threads and the kernel's work for them.",
+        '* "Client limits": the client used its core up, and the server could have done more; its '
+        "ratios are then the client's at least in part.",
+        '* Workloads with "discard": the client receives the headers of replies and splices their '
+        "payload to /dev/null in the kernel, whichever server it is, because copying the payload "
+        "can take all of its core. That saves it most where a server sends the pages of a file "
+        "themselves, as ours does. "
+        'The rows of the same name without "discard" are measured with '
+        "the client that copies, and contents are always verified with that one."]
     lines += [f"* Left out: {notice}" for notice in results["left_out"]]
     return "\n".join(lines) + "\n"
 
@@ -98,6 +119,12 @@ def markdown(results, chart):
         parts += ["## Workloads\n", "The last columns: IOPS, and CPU per operation, of the first "
                   "server divided by this one's.\n", table(headings, [
             row for workload in results["workloads"] for row in workload_rows(workload)])]
+    if results["idle"]:
+        headings = ["connections", "accepted", "RSS MiB before", "added, KiB each",
+                    "CPU ms/s before", "with them"]
+        parts += ["## Idle connections\n", "Each has entered the export and says nothing. What "
+                  "they add to the server: resident memory, and CPU time while they are open.\n",
+                  table(headings, [row for idle in results["idle"] for row in idle_rows(idle)])]
     if results["scales"]:
         parts += ["## Huge sparse disks\n",
                   f"{results['scales'][0]['reads']} random reads of 4 KiB all over the disk.\n",

@@ -14,11 +14,12 @@ Contender = collections.namedtuple("Contender", "label server kind options", def
 Target = collections.namedtuple("Target", "metric peer at_least wanted")
 
 # contenders: ours first. range_bytes: at the image's front; None: all data. operations: instead of
-# a time. cold: not in the page cache. needs: an option that underlay-nbd must have.
+# a time. cold: not in the page cache. discard: the client drops payload in the kernel.
+# needs: an option that underlay-nbd must have.
 Workload = collections.namedtuple(
     "Workload", "name contenders size depth sequential connections batch transport range_bytes "
-    "operations cold client quick needs targets",
-    defaults=(False, 1, False, "unix", None, None, False, NBD_LOAD, False, None, ()))
+    "operations cold discard client quick needs targets",
+    defaults=(False, 1, False, "unix", None, None, False, False, NBD_LOAD, False, None, ()))
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -73,16 +74,23 @@ def small_random():
                        quick=kind in QUICK and connections == 1)
 
 
+def both_clients(workload):
+    """Targets are judged where the client's copy of the payload does not limit; the client that
+    copies it is shown beside that."""
+    name, _, kind = workload.name.rpartition("/")
+    yield workload._replace(name=f"{name}-discard/{kind}", discard=True)
+    yield workload._replace(quick=False, targets=())
+
+
 def large():
     for kind in UNCOMPRESSED:
-        yield Workload(f"unix/64k-random-q16/{kind}", beside_peers(kind), 64 * KIB, 16,
-                       quick=kind in QUICK,
-                       targets=(at_least(4), at_least(2, NBDKIT),
-                                at_most(1 / 3, NBDKIT, "cpu_s_per_gib")))
+        yield from both_clients(Workload(
+            f"unix/64k-random-q16/{kind}", beside_peers(kind), 64 * KIB, 16, quick=kind in QUICK,
+            targets=(at_least(4), at_least(2, NBDKIT), at_most(1 / 3, NBDKIT, "cpu_s_per_gib"))))
     for kind in UNCOMPRESSED:
-        yield Workload(f"unix/256k-sequential-q8/{kind}", beside_peers(kind), 256 * KIB, 8,
-                       sequential=True, quick=kind in QUICK,
-                       targets=(at_least(3), at_least(2, NBDKIT)))
+        yield from both_clients(Workload(
+            f"unix/256k-sequential-q8/{kind}", beside_peers(kind), 256 * KIB, 8, sequential=True,
+            quick=kind in QUICK, targets=(at_least(3), at_least(2, NBDKIT))))
 
 
 def tcp():
@@ -91,10 +99,12 @@ def tcp():
         yield Workload(f"tcp/4k-random-q1/{kind}", peers, 4 * KIB, 1, transport="tcp")
         yield Workload(f"tcp/4k-random-q32/{kind}", peers, 4 * KIB, 32, transport="tcp",
                        quick=kind in QUICK, targets=(at_least(2.2), at_least(1.4, NBDKIT)))
-        yield Workload(f"tcp/64k-random-q16/{kind}", peers, 64 * KIB, 16, transport="tcp",
-                       targets=(at_least(2.5), at_least(1.2, NBDKIT)))
-        yield Workload(f"tcp/256k-sequential-q8/{kind}", peers, 256 * KIB, 8, transport="tcp",
-                       sequential=True, targets=(at_least(3.5), at_least(1.7, NBDKIT)))
+        yield from both_clients(Workload(
+            f"tcp/64k-random-q16/{kind}", peers, 64 * KIB, 16, transport="tcp",
+            targets=(at_least(2.5), at_least(1.2, NBDKIT))))
+        yield from both_clients(Workload(
+            f"tcp/256k-sequential-q8/{kind}", peers, 256 * KIB, 8, transport="tcp",
+            sequential=True, targets=(at_least(3.5), at_least(1.7, NBDKIT))))
 
 
 def compressed():
@@ -122,6 +132,16 @@ def chains():
                        targets=(at_least(0.9, one),) if length == 16 else ())
 
 
+def threads():
+    """Two ring threads beside one: how throughput grows, as far as the client leaves them cores."""
+    for connections in (2, 4):
+        contenders = (Contender(UNDERLAY, UNDERLAY, "qcow2", ("--threads", "2")),
+                      Contender(f"{UNDERLAY}, 1 thread", UNDERLAY, "qcow2", ("--threads", "1")),
+                      Contender(QEMU, QEMU, "qcow2"), Contender(NBDKIT, NBDKIT, "raw"))
+        yield Workload(f"unix/4k-random-q32-{connections}conn-2threads/qcow2", contenders,
+                       4 * KIB, 32, connections=connections, needs="--threads")
+
+
 def cold():
     for kind in MAIN:
         yield Workload(f"unix/4k-random-q32-cold/{kind}", beside_peers(kind), 4 * KIB, 32,
@@ -135,7 +155,7 @@ def second_opinion():
 
 
 def all_workloads():
-    return [*small_random(), *large(), *compressed(), *tcp(), *chains(), *cold(),
+    return [*small_random(), *large(), *compressed(), *tcp(), *chains(), *threads(), *cold(),
             *second_opinion()]
 
 
@@ -149,3 +169,11 @@ CACHES_MIB = 64 + 32  # --cluster-cache and --table-cache, as they are by defaul
 def all_scales():
     return [Scale(f"scale/{kind}", kind, 100_000, 32, kind == "vhd-2040G", 20, 64)
             for kind in ("qcow2-64T", "vhd-2040G")]
+
+
+# Connections that are open and say nothing: what they add to a server.
+Idle = collections.namedtuple("Idle", "name kind connections quick")
+
+
+def all_idle():
+    return [Idle("idle/1000-connections", "raw", 1000, True)]

@@ -85,9 +85,9 @@ def take_all_reply_memory(connect_hog):
 
 def check_others_are_served(lab, hog_threads, other_threads):
     """While clients on `hog_threads` (of two) read nothing, those on `other_threads` get answers."""
-    image, contents = lab.raw("disk.raw", size=LARGEST_READ)
+    image, contents = lab.compressed("disk.qcow2", size=LARGEST_READ)
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(lab.serve("-e", "0", "--threads", "2", "-f", "raw", image))
+        server = stack.enter_context(lab.serve("-e", "0", "--threads", "2", "-f", "qcow2", image))
 
         def connect_to_both():
             """Newcomers go to the threads in turn."""

@@ -45,6 +45,16 @@ class Lab:
         run("qemu-img", "convert", "-q", "-f", "raw", "-O", "qcow2", raw, path)
         return path, contents
 
+    def compressed(self, *names, size):
+        """A qcow2 image with compressed clusters, whose replies take memory: path, contents."""
+        contents = b"".join(b"%016d" % number for number in range(size // 16))
+        raw = self.path("source.raw")
+        with open(raw, "wb") as out:
+            out.write(contents)
+        path = self.path(*names)
+        run("qemu-img", "convert", "-q", "-c", "-f", "raw", "-O", "qcow2", raw, path)
+        return path, contents
+
     def check_copy(self, uri, contents):
         """nbdcopy reads `contents` there."""
         copy = self.path("copy")

@@ -229,44 +229,6 @@ TEST_CASE("ring: the end of a stream is readable, too") {
   CHECK(ready.result > 0);
 }
 
-TEST_CASE("ring: a message that does not fit goes out in parts, each said once") {
-  Fixture fixture;
-  Sockets sockets;
-  const int small = 4096;
-  REQUIRE(::setsockopt(sockets.ours.get(), SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)) == 0);
-  const std::string text(Ring::kSmallMessage, 's');
-  size_t sent = 0;
-  iovec part{};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  std::function<void()> go_on;
-  std::unique_ptr<Noted> noted;
-  go_on = [&] {
-    REQUIRE(noted->result > 0);
-    sent += static_cast<size_t>(noted->result);
-    if (sent == text.size()) return fixture.ring->stop();
-    part = {const_cast<char*>(text.data()) + sent, text.size() - sent};
-    fixture.ring->send(sockets.ours.get(), message, *noted);
-  };
-  noted = std::make_unique<Noted>([&] { go_on(); });
-  std::string got;
-  std::thread reader([&] {
-    std::array<char, 4096> bytes;
-    while (got.size() < text.size()) {
-      const ssize_t count = ::recv(sockets.theirs.get(), bytes.data(), bytes.size(), 0);
-      if (count <= 0) return;
-      got.append(bytes.data(), static_cast<size_t>(count));
-    }
-  });
-  fixture.run([&] {
-    part = {const_cast<char*>(text.data()), text.size()};
-    fixture.ring->send(sockets.ours.get(), message, *noted);
-  });
-  reader.join();
-  CHECK((got == text));
-}
-
 std::chrono::nanoseconds thread_cpu_time() {
   timespec used{};
   REQUIRE(::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used) == 0);

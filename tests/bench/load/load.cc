@@ -42,6 +42,7 @@ Result<std::unique_ptr<Load>> Load::make(const Settings& settings) {
   const auto area = TRY(area_of(settings, first.export_size()));
   std::unique_ptr<Load> load(
       new Load(settings, std::move(raw), Offsets(area, settings.sequential, settings.seed)));
+  if (settings.discard) load->discard_ = TRY(Discard::open());
   const auto share = [&](unsigned index) -> size_t {
     return settings.depth / settings.connections +
            (index < settings.depth % settings.connections ? 1 : 0);
@@ -108,10 +109,26 @@ Result<void> Load::wait_and_receive() {
 }
 
 Result<void> Load::receive(Link& link) {
+  if (discard_) return receive_discarding(link);
   ByteSpan input = ByteSpan(input_).first(TRY(link.connection.receive(input_)));
   const auto now = Clock::now();
   Replies::Piece piece;
   while (TRY(link.replies.next(input, piece))) TRY(take(link, piece, now));
+  return flush(link);
+}
+
+// One step for each call, so that none waits for one connection while others have something.
+Result<void> Load::receive_discarding(Link& link) {
+  Replies::Piece piece;
+  if (const size_t missing = link.replies.header_left(); missing > 0) {
+    const auto out = MutableByteSpan(input_).first(missing);
+    ByteSpan input = ByteSpan(input_).first(TRY(link.connection.receive(out)));
+    if (!TRY(link.replies.next(input, piece))) return {};
+  } else {
+    piece =
+        link.replies.skip(TRY(discard_->drop(link.connection.fd(), link.replies.payload_left())));
+  }
+  TRY(take(link, piece, Clock::now()));
   return flush(link);
 }
 

@@ -4,10 +4,12 @@
 #include <array>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "io/error.h"
 #include "tests/bench/load/connection.h"
+#include "tests/bench/load/discard.h"
 #include "tests/bench/load/latency_histogram.h"
 #include "tests/bench/load/offsets.h"
 #include "tests/bench/load/raw_image.h"
@@ -52,6 +54,7 @@ class Load {
 
   Result<void> wait_and_receive();
   Result<void> receive(Link& link);
+  Result<void> receive_discarding(Link& link);
   Result<void> take(Link& link, const Replies::Piece& piece, Clock::time_point now);
   bool wants_more(Clock::time_point now) const;
   Result<void> ask(Link& link, size_t index);
@@ -66,7 +69,8 @@ class Load {
   std::vector<Link> links_;
   std::vector<Slot> slots_;
   std::vector<std::byte> input_;
-  UniqueFd epoll_;  // only with several links
+  std::optional<Discard> discard_;  // with --discard
+  UniqueFd epoll_;                  // only with several links
   size_t under_way_ = 0;
   uint64_t asked_ = 0;
   LatencyHistogram latencies_;

@@ -24,13 +24,16 @@ Result<bool> Replies::next(ByteSpan& input, Piece& piece) {
     }
   }
   const auto length = static_cast<size_t>(std::min<uint64_t>(payload_left_, input.size()));
-  piece.handle = handle_;
-  piece.at = size_ - payload_left_;
+  piece = skip(length);
   piece.payload = input.first(length);
   input = input.subspan(length);
-  payload_left_ -= length;
-  piece.last = payload_left_ == 0;
   return true;
+}
+
+Replies::Piece Replies::skip(size_t length) {
+  const uint64_t at = size_ - payload_left_;
+  payload_left_ -= length;
+  return {.handle = handle_, .at = at, .payload = {}, .last = payload_left_ == 0};
 }
 
 Result<void> Replies::begin(ByteSpan header) {

@@ -26,6 +26,12 @@ class Replies {
   // Takes the next piece off the front of `input`; false when input is used up before there is one.
   Result<bool> next(ByteSpan& input, Piece& piece);
 
+  // For payload that is dropped unseen: how much of a header, or of a payload, comes next (one of
+  // them is 0); and the piece that `length` bytes of payload (at most payload_left()) were.
+  size_t header_left() const { return payload_left_ == 0 ? kHeader - header_bytes_ : 0; }
+  uint64_t payload_left() const { return payload_left_; }
+  Piece skip(size_t length);
+
  private:
   static constexpr size_t kHeader = 16;
   Result<void> begin(ByteSpan header);

@@ -36,6 +36,8 @@ po::options_description describe(Settings& settings, Words& words) {
   add("range", po::value(&settings.range), "bytes from there on that reads keep within");
   add("batch", po::bool_switch(&settings.batch),
       "one send for all requests that the replies of one receive allow; else one send for each");
+  add("discard", po::bool_switch(&settings.discard),
+      "drop payload in the kernel instead of receiving it; headers are received one by one");
   add("operations", po::value(&settings.operations), "end after so many reads");
   add("seconds", po::value(&settings.seconds), "or after so long");
   add("verify", po::value(&settings.verify), "compare every reply with this raw image");
@@ -68,6 +70,9 @@ Result<void> check(Settings& settings, const Words& words) {
       settings.depth > settings.connections * kMaxDepthPerConnection) {
     return fail(ErrorKind::kUsage, "--depth {}: 1 to {} for each connection", settings.depth,
                 kMaxDepthPerConnection);
+  }
+  if (settings.discard && !settings.verify.empty()) {
+    return fail(ErrorKind::kUsage, "--discard drops what --verify compares: give one of them");
   }
   if (settings.export_name.size() > nbd::kMaxString) {
     return fail(ErrorKind::kUsage, "--export: at most {} bytes", nbd::kMaxString);

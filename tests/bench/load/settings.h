@@ -22,6 +22,7 @@ struct Settings {
   unsigned connections = 1;
   bool sequential = false;
   bool batch = false;
+  bool discard = false;
   uint64_t operations = 0;  // 0: for `seconds`
   double seconds = 2;
   uint64_t seed = 1;
