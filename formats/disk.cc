@@ -34,6 +34,11 @@ uint64_t unit_of(const std::vector<Layer>& layers) {
   return std::clamp(smallest, kMinUnit, kMaxUnit);
 }
 
+// REQUIRES: equal sizes.
+void copy_bytes(ByteSpan from, MutableByteSpan to) {
+  std::memcpy(to.data(), from.data(), to.size());
+}
+
 // The part of the run from `offset` on, at most `length` bytes.
 Extent part_of(const ExtentCache::Run& run, uint64_t offset, uint64_t length) {
   Extent part = run.extent;
@@ -151,7 +156,7 @@ Result<void> Disk::read(uint64_t offset, MutableByteSpan out, ZeroRuns* zeros) c
         TRY(extent.source->read_at(extent.source_offset, part));
         break;
       case Extent::Kind::kCompressed:
-        copy_unpacked(*TRY(unpacked(extent)), extent, offset + done, part);
+        copy_bytes(part_of_cluster(*TRY(unpacked(extent)), extent, offset + done), part);
         break;
       case Extent::Kind::kParent:
         assert(false && "map() resolves parents");
@@ -166,10 +171,11 @@ BlockCache::Key Disk::cluster_key(const Extent& extent) const {
   return {.owner = cluster_owners_[extent.depth - 1u], .offset = extent.cluster_start};
 }
 
-void Disk::copy_unpacked(const BlockCache::Bytes& cluster, const Extent& extent, uint64_t offset,
-                         MutableByteSpan out) const {
+ByteSpan Disk::part_of_cluster(const BlockCache::Bytes& cluster, const Extent& extent,
+                               uint64_t offset) const {
   const uint64_t skip = start_ + offset - extent.cluster_start;
-  std::memcpy(out.data(), cluster.data() + skip, out.size());
+  assert(range_within(skip, extent.length, cluster.size()));
+  return {cluster.data() + skip, static_cast<size_t>(extent.length)};
 }
 
 size_t Disk::read_from_memory(uint64_t offset, MutableByteSpan out, ZeroRuns* zeros) const {
@@ -186,13 +192,17 @@ size_t Disk::read_from_memory(uint64_t offset, MutableByteSpan out, ZeroRuns* ze
       const size_t got = extent->source->read_cached(extent->source_offset, part);
       if (got < part.size()) return done + got;
     } else {
-      const BlockCache::Handle cluster = caches_.clusters.find(cluster_key(*extent));
+      const BlockCache::Handle cluster = find_unpacked(*extent);
       if (!cluster) return done;
-      copy_unpacked(*cluster, *extent, offset + done, part);
+      copy_bytes(part_of_cluster(*cluster, *extent, offset + done), part);
     }
     done += part.size();
   }
   return done;
+}
+
+BlockCache::Handle Disk::find_unpacked(const Extent& extent) const {
+  return caches_.clusters.find(cluster_key(extent));
 }
 
 Result<BlockCache::Handle> Disk::unpacked(const Extent& extent) const {

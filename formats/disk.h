@@ -82,6 +82,15 @@ class Disk {
   // Of that, only the unpacked clusters: what file systems read ahead by themselves is left alone.
   Result<void> unpack(uint64_t offset, uint64_t length) const;
 
+  // For kCompressed extents that map() gave: their cluster, null when it is not in memory (never
+  // blocks)...
+  BlockCache::Handle find_unpacked(const Extent& extent) const;
+  // ...or unpacked now (may block).
+  Result<BlockCache::Handle> unpacked(const Extent& extent) const;
+  // The extent's bytes in that cluster; `offset` is what map() was asked for.
+  ByteSpan part_of_cluster(const BlockCache::Bytes& cluster, const Extent& extent,
+                           uint64_t offset) const;
+
   Caches& caches() const { return caches_; }
 
   // Fails when the content of a file of the chain is no longer what was opened. May block.
@@ -95,9 +104,6 @@ class Disk {
   std::optional<ExtentCache::Run> run_around(uint64_t offset, uint64_t size, MapFor purpose) const;
   uint64_t large_unit(uint64_t offset) const;
   BlockCache::Key cluster_key(const Extent& extent) const;
-  Result<BlockCache::Handle> unpacked(const Extent& extent) const;
-  void copy_unpacked(const BlockCache::Bytes& cluster, const Extent& extent, uint64_t offset,
-                     MutableByteSpan out) const;
 
   std::vector<Layer> layers_;
   std::vector<uint64_t> cluster_owners_;  // one for each layer

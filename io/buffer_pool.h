@@ -52,12 +52,13 @@ class Buffer {
 
  private:
   friend class BufferPool;
-  Buffer(BufferPool* pool, std::byte* data, size_t capacity)
-      : pool_(pool), data_(data), capacity_(capacity) {}
+  Buffer(BufferPool* pool, std::byte* data, size_t capacity, uint64_t held)
+      : pool_(pool), data_(data), capacity_(capacity), held_(held) {}
 
   BufferPool* pool_ = nullptr;
   std::byte* data_ = nullptr;
   size_t capacity_ = 0;
+  uint64_t held_ = 0;
 };
 
 // Belongs to one thread, as do the buffers while they are moved or destroyed (others may fill
@@ -71,11 +72,12 @@ class BufferPool {
   BufferPool& operator=(const BufferPool&) = delete;
 
   // At least `size` bytes, uninitialised. nullopt when the budget is used up, or no memory is left.
-  std::optional<Buffer> allocate(size_t size, ByteBudget::Use use);
+  // `held` bytes that lie elsewhere, and that who has the buffer keeps alive, count as its own.
+  std::optional<Buffer> allocate(size_t size, ByteBudget::Use use, uint64_t held = 0);
 
  private:
   friend class Buffer;
-  void release(std::byte* data, size_t capacity);
+  void release(std::byte* data, size_t capacity, uint64_t held);
 
   // Powers of two from 4 KiB to 256 KiB are kept for reuse; larger buffers go back to the system.
   static constexpr size_t kSmallest = 4 << 10;

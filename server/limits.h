@@ -34,11 +34,11 @@ inline constexpr size_t kSendThreshold = 64 << 10;  // send as soon as this much
 // In one send, so that progress shows; in one turn, so that other clients of the thread have
 // theirs.
 inline constexpr size_t kSendBytes = 1 << 20;
-// Reads of this length on are sent from the page cache without a copy. Shorter ones are cheaper
-// copied, over TCP up to a greater length.
+// Reads of this length on are sent from where they lie (the page cache, unpacked clusters) without
+// a copy. Shorter ones are cheaper copied, over TCP up to a greater length.
 inline constexpr size_t kSendFile = 32 << 10;
 inline constexpr size_t kSendFileTcp = 128 << 10;
-inline constexpr size_t kFileParts = 16;  // of one such read
+inline constexpr size_t kReplyParts = 32;  // of one such read
 // Of a Unix socket, asked for at the first such read; the system caps it.
 inline constexpr size_t kSocketBuffer = 4 << 20;
 inline constexpr size_t kInlineRead = 64 << 10;  // longer reads get a buffer of their own

@@ -11,6 +11,9 @@ namespace {
 // Replies without data need no large buffer.
 constexpr size_t kSmallBuffer = 4 << 10;
 
+// What all zeros are sent from: it stays in the processor's cache.
+constexpr std::array<std::byte, 64 << 10> kZeros{};
+
 }  // namespace
 
 MutableByteSpan SendQueue::reserve(size_t size) {
@@ -52,6 +55,19 @@ void SendQueue::append_file(int fd, uint64_t offset, size_t size) {
   segment.size = size;
   room_ = 0;
   unsent_ += size;
+}
+
+void SendQueue::append_block(BlockCache::Handle block, ByteSpan bytes) {
+  append(bytes);
+  segments_.back().block = std::move(block);
+}
+
+void SendQueue::append_zeros(uint64_t size) {
+  while (size > 0) {
+    const auto part = static_cast<size_t>(std::min<uint64_t>(size, kZeros.size()));
+    append(ByteSpan(kZeros).first(part));
+    size -= part;
+  }
 }
 
 void SendQueue::append_owner(Buffer owner) {
@@ -118,6 +134,7 @@ void SendQueue::sent(size_t count) {
 }
 
 void SendQueue::drop_front() {
+  segments_[front_].block = nullptr;
   segments_[front_++].buffer = Buffer();
   if (front_ == segments_.size()) {
     segments_.clear();

@@ -10,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "formats/block_cache.h"
 #include "io/buffer_pool.h"
 #include "io/bytes.h"
 
@@ -33,6 +34,10 @@ class SendQueue {
   void append(ByteSpan bytes);
   // `size` bytes of a file at `offset` follow. `fd` stays open until they have been sent.
   void append_file(int fd, uint64_t offset, size_t size);
+  // `bytes` follow, which lie in `block`: held until they have been sent.
+  void append_block(BlockCache::Handle block, ByteSpan bytes);
+  // `size` zeros follow. They take no memory.
+  void append_zeros(uint64_t size);
   // Frees `owner` once all that was queued before has been sent.
   void append_owner(Buffer owner);
 
@@ -58,6 +63,7 @@ class SendQueue {
  private:
   struct Segment {
     Buffer buffer;                    // what to free after it; may be empty
+    BlockCache::Handle block;         // the same
     const std::byte* data = nullptr;  // first unsent byte in memory...
     int fd = -1;                      // ...or the file that it is in
     uint64_t file_offset = 0;

@@ -25,6 +25,7 @@
 #include "io/ring.h"
 #include "io/unique_fd.h"
 #include "io/worker_pool.h"
+#include "server/cluster_read.h"
 #include "server/export.h"
 #include "server/export_lookup.h"
 #include "server/handshake.h"
@@ -69,6 +70,7 @@ class SessionHost {
 
 // Belongs to one ring thread, which calls all methods.
 class Session final : private ReadOwner,
+                      private ClusterReadOwner,
                       private WorkerOperationOwner,
                       private ExportLookupOwner,
                       private ReadAheadOwner {
@@ -143,8 +145,10 @@ class Session final : private ReadOwner,
   bool handle(const Request& request);
   bool start_read(const Request& request);
   bool read_inline(const Request& request);
-  bool read_from_files(const Request& request);
-  void queue_parts(const Request& request, std::span<const Extent> parts, Buffer headers);
+  bool find_parts(const Request& request);
+  bool start_parts(const Request& request);
+  void queue_parts(const Request& request, std::span<ReplyPart> parts, Buffer headers);
+  void queue_part(ReplyPart& part);
   bool holes_allowed(const Request& request) const;
   bool reply_success(const Request& request);
   bool reply_error(const Request& request, nbd::WireError error);
@@ -158,6 +162,7 @@ class Session final : private ReadOwner,
   void memory_wanted();
 
   void read_done(ReadOperation& operation) override;
+  void clusters_unpacked(std::unique_ptr<ClusterRead> read) override;
   void operation_done(std::unique_ptr<WorkerOperation> operation) override;
   void read_ahead_ended() override { schedule_pump(); }
   void on_received(int result);
@@ -205,6 +210,7 @@ class Session final : private ReadOwner,
   std::chrono::steady_clock::time_point last_sent_;
 
   ZeroRuns inline_zeros_;           // of the read that read_inline() answers
+  std::vector<ReplyPart> parts_;    // of the read that find_parts() looked at
   unsigned operations_ = 0;         // reads and worker operations that run
   uint64_t operation_bytes_ = 0;    // buffers of the reads
   unsigned worker_operations_ = 0;  // worker operations that have not been answered

@@ -1,6 +1,5 @@
 // The transmission phase of a session: requests in, replies out.
 #include <algorithm>
-#include <array>
 #include <cassert>
 #include <cstring>
 
@@ -67,7 +66,7 @@ bool Session::handle(const Request& request) {
 bool Session::start_read(const Request& request) {
   read_ahead_.note(*export_, request.offset, request.length);
   const size_t send_file = is_unix_socket_ ? limits::kSendFile : limits::kSendFileTcp;
-  if (request.length >= send_file && read_from_files(request)) return true;
+  if (request.length >= send_file && find_parts(request)) return start_parts(request);
   const bool short_read = request.length <= limits::kInlineRead;
   if (short_read && read_inline(request)) return true;
   if (memory_wanted_) return false;
@@ -114,56 +113,6 @@ bool Session::read_inline(const Request& request) {
   }
   queue_.commit(header + length);
   return true;
-}
-
-// Without a copy: all of it is in files' pages in memory, or holes that may be told as such. False
-// when it is not, or there is no room for headers: nothing was queued.
-bool Session::read_from_files(const Request& request) {
-  std::array<Extent, limits::kFileParts> parts;
-  size_t count = 0;
-  for (uint64_t at = 0; at < request.length; at += parts[count++].length) {
-    if (count == parts.size()) return false;
-    const auto extent =
-        export_->disk().map(request.offset + at, request.length - at, MapFor::kReadNow);
-    if (!extent) return false;
-    const bool hole = extent->kind == Extent::Kind::kZero && holes_allowed(request);
-    const bool file = extent->kind == Extent::Kind::kData && extent->source->fd() &&
-                      extent->source->in_memory(extent->source_offset, extent->length);
-    if (!hole && !file) return false;
-    parts[count] = *extent;
-  }
-  auto headers = host_.buffers().allocate(count * ReplyWriter::kMaxHeader, ByteBudget::Use::kSmall);
-  if (!headers) return false;
-  widen_socket();
-  queue_parts(request, std::span(parts).first(count), *std::move(headers));
-  return true;
-}
-
-// A chunk for each hole and for each run of data between them.
-void Session::queue_parts(const Request& request, std::span<const Extent> parts, Buffer headers) {
-  const ReplyWriter writer(handshake_.negotiated(), request);
-  MutableByteSpan room(headers.data(), headers.capacity());
-  uint64_t at = 0;
-  while (!parts.empty()) {
-    const bool hole = parts.front().kind == Extent::Kind::kZero;
-    size_t alike = 0;
-    uint64_t length = 0;
-    while (alike < parts.size() && (parts[alike].kind == Extent::Kind::kZero) == hole) {
-      length += parts[alike++].length;
-    }
-    const uint64_t offset = request.offset + at;
-    at += length;
-    const bool last = at == request.length;
-    const size_t header = hole ? writer.put_hole(room, offset, length, last)
-                               : writer.put_data_header(room, offset, length, last);
-    queue_.append(room.first(header));
-    room = room.subspan(header);
-    for (const Extent& part : parts.first(hole ? 0 : alike)) {
-      queue_.append_file(*part.source->fd(), part.source_offset, static_cast<size_t>(part.length));
-    }
-    parts = parts.subspan(alike);
-  }
-  queue_.append_owner(std::move(headers));
 }
 
 bool Session::holes_allowed(const Request& request) const {

@@ -99,5 +99,20 @@ TEST_CASE("buffer: has one owner, who gives it back once") {
   CHECK(budget.used() == 0);
 }
 
+TEST_CASE("buffer: what its user holds elsewhere counts as long as it lives") {
+  ByteBudget budget(100'000, 0);
+  BufferPool pool(budget);
+  CHECK_FALSE(pool.allocate(4096, Use::kBulk, 96'000));
+  CHECK(budget.used() == 0);
+  {
+    Buffer buffer = *pool.allocate(4096, Use::kBulk, 90'000);
+    CHECK(buffer.capacity() == 4096);
+    Buffer moved(std::move(buffer));
+    CHECK(budget.used() == 94'096);
+    CHECK_FALSE(pool.allocate(8192, Use::kBulk));
+  }
+  CHECK(budget.used() == 0);
+}
+
 }  // namespace
 }  // namespace underlay

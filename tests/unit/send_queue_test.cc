@@ -218,5 +218,35 @@ TEST_CASE("send queue: what lies in files goes out between what lies in memory, 
   CHECK(q.queue.unsent() == 0);
 }
 
+TEST_CASE("send queue: a block is held until its bytes have been sent, and no longer") {
+  BlockMemory memory(0);
+  Queue q;
+  std::shared_ptr<Block> block = memory.allocate(100);
+  std::memset(block->writable().data(), 'b', 100);
+  const std::weak_ptr<const Block> watched = block;
+  const ByteSpan bytes(block->data() + 10, 50);
+  CHECK(q.put("head"));
+  q.queue.append_block(std::move(block), bytes);
+  CHECK(q.put("tail"));
+  CHECK(q.queue.unsent() == 58);
+  CHECK(q.send(20) == "head" + std::string(16, 'b'));
+  CHECK_FALSE(watched.expired());
+  CHECK(q.send(34) == std::string(34, 'b'));
+  CHECK(watched.expired());
+  CHECK(q.send() == "tail");
+}
+
+TEST_CASE("send queue: zeros are as many as were asked for, and take no reply memory") {
+  constexpr size_t kMany = 1'000'001;
+  Queue q;
+  q.queue.append_zeros(kMany);
+  CHECK(q.queue.unsent() == kMany);
+  CHECK(q.budget.used() == 0);
+  CHECK(q.put("end"));
+  std::string all;
+  while (q.queue.unsent() > 0) all += q.send();
+  CHECK(all == std::string(kMany, '\0') + "end");
+}
+
 }  // namespace
 }  // namespace underlay
