@@ -5,11 +5,32 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <system_error>
 
 #include "io/send_file.h"
 #include "server/session.h"
 
 namespace underlay {
+namespace {
+
+// Of what send_file() returns: the socket is full, or the client is gone.
+bool is_about_client(int64_t sent) {
+  return sent == -EAGAIN || sent == -EINTR || sent == -EPIPE || sent == -ECONNRESET ||
+         sent == -ETIMEDOUT || sent == -EHOSTUNREACH || sent == -ENETUNREACH;
+}
+
+// Lets the source of what could not be sent see that for itself: when the client comes back, such
+// bytes are read before their header is sent, and one reply tells the failure.
+void meet_failure(const Disk& disk, const SendQueue::FilePart& file) {
+  for (const Layer& layer : disk.layers()) {
+    for (const Source* source : layer.reader->sources()) {
+      std::byte byte;
+      if (source->fd() == file.fd) (void)source->read_at(file.offset, MutableByteSpan(&byte, 1));
+    }
+  }
+}
+
+}  // namespace
 
 void Session::prepare_socket() {
   // For send_file(). What the ring does waits all the same.
@@ -56,12 +77,14 @@ int64_t Session::send_from_memory() {
 // The client has the header already: if the file fails now, only the end of the connection says so.
 int64_t Session::send_from_file(const SendQueue::FilePart& file) {
   const int64_t sent = send_file(socket_.get(), file.fd, file.offset, file.size);
-  if (sent == 0 || sent == -EIO) {
+  if (sent <= 0 && !is_about_client(sent)) {
     host_.log().error(fmt::format(
         "export \"{}\": {} bytes at offset {} of an image's file cannot be sent: {}; connection "
         "closed",
         printable(export_->name(), 80), file.size, file.offset,
-        sent == 0 ? "the file ends before them" : "Input/output error"));
+        sent == 0 ? "the file ends before them"
+                  : std::generic_category().message(static_cast<int>(-sent))));
+    meet_failure(export_->disk(), file);
   }
   return sent;
 }
