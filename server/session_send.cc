@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <system_error>
 
@@ -55,14 +56,14 @@ void Session::widen_socket() {
 void Session::flush() {
   if (sending_ || queue_.unsent() == 0 || phase_ == Phase::kClosed) return;
   last_sent_ = std::chrono::steady_clock::now();
-  // Others on this thread have their turn, too.
-  for (size_t sent = 0; sent < limits::kSendBytes && queue_.unsent() > 0;) {
+  // Others on this thread have their turn, too, however fast this client reads.
+  while (turn_left_ > 0 && queue_.unsent() > 0) {
     const auto file = queue_.file();
     const int64_t result = file ? send_from_file(*file) : send_from_memory();
     if (result == -EAGAIN || result == -EINTR) return wait_to_send(file.has_value());
     if (result <= 0) return close();
     queue_.sent(static_cast<size_t>(result));
-    sent += static_cast<size_t>(result);
+    turn_left_ -= std::min(turn_left_, static_cast<size_t>(result));
   }
   if (queue_.unsent() > 0) schedule_pump();
 }
@@ -76,7 +77,8 @@ int64_t Session::send_from_memory() {
 
 // The client has the header already: if the file fails now, only the end of the connection says so.
 int64_t Session::send_from_file(const SendQueue::FilePart& file) {
-  const int64_t sent = send_file(socket_.get(), file.fd, file.offset, file.size);
+  const size_t size = std::min(file.size, limits::kSendBytes);
+  const int64_t sent = send_file(socket_.get(), file.fd, file.offset, size);
   if (sent <= 0 && !is_about_client(sent)) {
     host_.log().error(fmt::format(
         "export \"{}\": {} bytes at offset {} of an image's file cannot be sent: {}; connection "
