@@ -46,11 +46,15 @@ class FileSource final : public Source {
     int retries = 0;
     while (!out.empty()) {
       const ssize_t got = ::pread(fd_.get(), out.data(), out.size(), static_cast<off_t>(offset));
-      if (got == 0) return past_end(offset, out.size());
+      if (got == 0) {
+        doubted_.store(true, std::memory_order_relaxed);
+        return past_end(offset, out.size());
+      }
       if (got < 0) {
         const int error = errno;
         const bool transient = error == EINTR || error == EAGAIN || error == ENOMEM;
         if (transient && retries++ < kTransientRetries) continue;
+        doubted_.store(true, std::memory_order_relaxed);
         return in_file(fail_errno(error, "cannot read {} bytes", out.size()), name_, offset);
       }
       offset += static_cast<uint64_t>(got);
@@ -69,9 +73,11 @@ class FileSource final : public Source {
   }
 
   // cachestat() counts pages that are being read, too. They come in ascending order: when the last
-  // one is there, all are.
+  // one is there, all are. It also counts those that could not be read: once there was such a one,
+  // its word is taken no more.
   bool in_memory(uint64_t offset, uint64_t length) const override {
     if (!cachestat_works_.load(std::memory_order_relaxed)) return false;
+    if (doubted_.load(std::memory_order_relaxed)) return false;
     const CachestatRange range{.offset = offset, .length = length};
     Cachestat pages{};
     if (::syscall(kCachestat, fd_.get(), &range, &pages, 0) != 0) {
@@ -154,6 +160,7 @@ class FileSource final : public Source {
   struct stat status_;  // as it was when opened
   mutable std::atomic<bool> nowait_works_ = true;
   mutable std::atomic<bool> cachestat_works_ = true;
+  mutable std::atomic<bool> doubted_ = false;  // a read has failed
 };
 
 }  // namespace
@@ -171,8 +178,8 @@ Result<std::shared_ptr<const Source>> file_source_of(UniqueFd fd, std::string na
   if (S_ISBLK(status.st_mode) && ::ioctl(fd.get(), BLKGETSIZE64, &size) != 0) {
     return in_file(fail_errno(errno, "cannot learn the size of the block device"), name);
   }
-  // A template's time of access is nobody's business, and keeping it costs on each read. Refused for
-  // files of others.
+  // A template's time of access is nobody's business, and keeping it costs on each read. Refused
+  // for files of others.
   const int flags = ::fcntl(fd.get(), F_GETFL);
   if (flags >= 0) (void)::fcntl(fd.get(), F_SETFL, flags | O_NOATIME);
   return std::make_shared<const FileSource>(std::move(fd), std::move(name), size, status);

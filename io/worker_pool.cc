@@ -5,7 +5,15 @@
 namespace underlay {
 namespace {
 
+constexpr auto kDemand = static_cast<size_t>(Urgency::kDemand);
+constexpr auto kAhead = static_cast<size_t>(Urgency::kAhead);
 constexpr auto kLong = static_cast<size_t>(Urgency::kLong);
+
+// When the least urgent had their turn, it is those in between the next time.
+using Order = std::array<size_t, 3>;
+constexpr Order kUsual = {kDemand, kAhead, kLong};
+constexpr Order kLongFirst = {kLong, kAhead, kDemand};
+constexpr Order kAheadFirst = {kAhead, kLong, kDemand};
 
 }  // namespace
 
@@ -37,11 +45,12 @@ bool WorkerPool::may_run(size_t urgency) const {
 
 // kUrgencies when there is nothing to be done.
 size_t WorkerPool::next_urgency() {
-  const bool last_first = turn_ == kPatience - 1;
-  for (size_t i = 0; i < kUrgencies; ++i) {
-    const size_t urgency = last_first ? kUrgencies - 1 - i : i;
+  const Order& order = turn_ == kPatience - 1       ? kLongFirst
+                       : turn_ == 2 * kPatience - 1 ? kAheadFirst
+                                                    : kUsual;
+  for (const size_t urgency : order) {
     if (!may_run(urgency)) continue;
-    turn_ = (turn_ + 1) % kPatience;
+    turn_ = (turn_ + 1) % (2 * kPatience);
     return urgency;
   }
   return kUrgencies;

@@ -28,8 +28,8 @@ class WorkerPool {
   WorkerPool& operator=(const WorkerPool&) = delete;
 
   // Runs `task` on some worker: the more urgent ones first, though one in kPatience tasks is of
-  // those that wait for the least urgent; those of one urgency in order of submission. The task
-  // lives until it has run.
+  // those that wait for the least urgent, or in between, in turn; those of one urgency in order of
+  // submission. The task lives until it has run.
   void submit(Task& task, Urgency urgency);
 
   unsigned threads() const { return static_cast<unsigned>(threads_.size()); }
@@ -45,7 +45,7 @@ class WorkerPool {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::array<TaskQueue, kUrgencies> queues_;
-  unsigned turn_ = 0;  // tasks taken, modulo kPatience
+  unsigned turn_ = 0;  // tasks taken, modulo 2 * kPatience
   unsigned long_running_ = 0;
   unsigned max_long_;
   bool ending_ = false;

@@ -43,6 +43,7 @@ void Session::pump() {
   pump_scheduled_ = false;
   --outstanding_;
   if (phase_ != Phase::kClosed) {
+    turn_left_ = limits::kSendBytes;
     reply_finished();
     request_waits_ = false;
     while (!blocked() && consume_input()) {

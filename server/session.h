@@ -205,6 +205,7 @@ class Session final : private ReadOwner,
   SendQueue queue_;
   msghdr message_{};
   bool sending_ = false;  // the ring sends, or waits until that is possible
+  size_t turn_left_ = 0;  // bytes that flush() may send before others have their turn
   bool is_unix_socket_ = false;
   bool widened_ = false;
   std::chrono::steady_clock::time_point last_sent_;

@@ -23,6 +23,7 @@ void Session::rest() {
   if (!std::exchange(resting_, false)) return;
   if (receiving_ || !nothing_under_way() || !input().empty()) return;
   receive_buffer_.reset();
+  read_ahead_.stop();  // its share of the cache is for those who read
   queue_.release_memory();
   input_begin_ = input_end_ = 0;
   (void)std::exchange(free_reads_, {});

@@ -4,12 +4,34 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <system_error>
 
 #include "io/send_file.h"
 #include "server/session.h"
 
 namespace underlay {
+namespace {
+
+// Of what send_file() returns: the socket is full, or the client is gone.
+bool is_about_client(int64_t sent) {
+  return sent == -EAGAIN || sent == -EINTR || sent == -EPIPE || sent == -ECONNRESET ||
+         sent == -ETIMEDOUT || sent == -EHOSTUNREACH || sent == -ENETUNREACH;
+}
+
+// Lets the source of what could not be sent see that for itself: when the client comes back, such
+// bytes are read before their header is sent, and one reply tells the failure.
+void meet_failure(const Disk& disk, const SendQueue::FilePart& file) {
+  for (const Layer& layer : disk.layers()) {
+    for (const Source* source : layer.reader->sources()) {
+      std::byte byte;
+      if (source->fd() == file.fd) (void)source->read_at(file.offset, MutableByteSpan(&byte, 1));
+    }
+  }
+}
+
+}  // namespace
 
 void Session::prepare_socket() {
   // For send_file(). What the ring does waits all the same.
@@ -34,14 +56,14 @@ void Session::widen_socket() {
 void Session::flush() {
   if (sending_ || queue_.unsent() == 0 || phase_ == Phase::kClosed) return;
   last_sent_ = std::chrono::steady_clock::now();
-  // Others on this thread have their turn, too.
-  for (size_t sent = 0; sent < limits::kSendBytes && queue_.unsent() > 0;) {
+  // Others on this thread have their turn, too, however fast this client reads.
+  while (turn_left_ > 0 && queue_.unsent() > 0) {
     const auto file = queue_.file();
     const int64_t result = file ? send_from_file(*file) : send_from_memory();
     if (result == -EAGAIN || result == -EINTR) return wait_to_send(file.has_value());
     if (result <= 0) return close();
     queue_.sent(static_cast<size_t>(result));
-    sent += static_cast<size_t>(result);
+    turn_left_ -= std::min(turn_left_, static_cast<size_t>(result));
   }
   if (queue_.unsent() > 0) schedule_pump();
 }
@@ -55,13 +77,16 @@ int64_t Session::send_from_memory() {
 
 // The client has the header already: if the file fails now, only the end of the connection says so.
 int64_t Session::send_from_file(const SendQueue::FilePart& file) {
-  const int64_t sent = send_file(socket_.get(), file.fd, file.offset, file.size);
-  if (sent == 0 || sent == -EIO) {
+  const size_t size = std::min(file.size, limits::kSendBytes);
+  const int64_t sent = send_file(socket_.get(), file.fd, file.offset, size);
+  if (sent <= 0 && !is_about_client(sent)) {
     host_.log().error(fmt::format(
         "export \"{}\": {} bytes at offset {} of an image's file cannot be sent: {}; connection "
         "closed",
         printable(export_->name(), 80), file.size, file.offset,
-        sent == 0 ? "the file ends before them" : "Input/output error"));
+        sent == 0 ? "the file ends before them"
+                  : std::generic_category().message(static_cast<int>(-sent))));
+    meet_failure(export_->disk(), file);
   }
   return sent;
 }

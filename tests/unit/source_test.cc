@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include <array>
 #include <numeric>
 
 #include "io/faulty_source.h"
@@ -101,6 +102,23 @@ TEST_CASE("what was never read, or is no longer in the file, is not in memory") 
   REQUIRE(::truncate(path.c_str(), 900'000) == 0);
   CHECK(source->in_memory(899'000, 1000) == known);
   CHECK_FALSE(source->in_memory(899'000, 1001));
+}
+
+// The kernel counts pages that it failed to read among those in memory. Sending one of them ends
+// the connection, where reading it fails one request.
+TEST_CASE("a file that could not be read somewhere is not taken to be in memory any more") {
+  const TempFolder folder;
+  const std::string path = folder.write("f", std::string(1 << 20, 'x'));
+  const auto source = *open_file_source(path);
+  const bool known = source->in_memory(0, 4096);
+  std::array<std::byte, 16> out;
+  // Our own mistakes say nothing of the file.
+  CHECK(!source->read_at(1 << 20, out));
+  CHECK(source->in_memory(0, 4096) == known);
+  REQUIRE(::truncate(path.c_str(), 900'000) == 0);
+  CHECK(!source->read_at(900'000, out));
+  CHECK_FALSE(source->in_memory(0, 4096));
+  CHECK(source->read_at(0, out));
 }
 
 TEST_CASE("a missing file is not found, and the error names it") {

@@ -124,6 +124,16 @@ TEST_CASE("workers: what nobody waits for is not held up for ever") {
         "ddddddd");
 }
 
+// A connection ends only when what it reads ahead has had its turn.
+TEST_CASE("workers: long tasks do not hold up for ever what is read ahead") {
+  CHECK(order_of("lllaa" + std::string(30, 'd')) ==
+        "ddddddlddddddd"
+        "addddddd"
+        "lddddddd"
+        "addd"
+        "l");
+}
+
 TEST_CASE("workers: long tasks leave a thread to those a client waits for") {
   std::barrier three(3);
   std::barrier end(3);
