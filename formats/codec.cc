@@ -5,6 +5,7 @@
 #define ZSTD_STATIC_LINKING_ONLY
 #include <zstd.h>
 
+#include <array>
 #include <memory>
 
 namespace underlay {
@@ -26,19 +27,39 @@ struct FreeZstd {
 
 Failure out_of_memory() { return fail(ErrorKind::kLimit, "no memory for a decompressor"); }
 
+// Goes on to the end of a stream whose cluster is full: only there is the checksum.
+int inflate_rest(z_stream& stream) {
+  std::array<Bytef, 4096> dropped;
+  int status = Z_OK;
+  while (status == Z_OK) {
+    stream.next_out = dropped.data();
+    stream.avail_out = static_cast<uInt>(dropped.size());
+    status = inflate(&stream, Z_NO_FLUSH);
+  }
+  return status;
+}
+
 // zlib's verdict, which decides where libdeflate gives none: a stream that goes on past the end of
-// the cluster, or that lacks its end although the cluster is full, is valid.
-Result<void> inflate_exact(int window_bits, ByteSpan in, MutableByteSpan out) {
+// the cluster is valid, and without a checksum also one that lacks its end although the cluster is
+// full.
+Result<void> inflate_exact(Codec codec, ByteSpan in, MutableByteSpan out) {
+  const bool has_checksum = codec == Codec::kZlib;
   z_stream stream{};
-  if (inflateInit2(&stream, window_bits) != Z_OK) return out_of_memory();
+  if (inflateInit2(&stream, has_checksum ? MAX_WBITS : -MAX_WBITS) != Z_OK) return out_of_memory();
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(in.data()));
   stream.avail_in = static_cast<uInt>(in.size());
   stream.next_out = reinterpret_cast<Bytef*>(out.data());
   stream.avail_out = static_cast<uInt>(out.size());
-  const int status = inflate(&stream, Z_FINISH);
+  int status = inflate(&stream, Z_FINISH);
   const size_t missing = stream.avail_out;
+  const bool full = (status == Z_STREAM_END || status == Z_BUF_ERROR) && missing == 0;
+  if (full && has_checksum && status != Z_STREAM_END) status = inflate_rest(stream);
   inflateEnd(&stream);
-  if ((status == Z_STREAM_END || status == Z_BUF_ERROR) && missing == 0) return {};
+  if (full && (status == Z_STREAM_END || !has_checksum)) return {};
+  if (missing == 0) {
+    return fail(ErrorKind::kMalformed,
+                "zlib stream has no end with the right checksum: it is damaged");
+  }
   return fail(ErrorKind::kMalformed, "deflate stream gave {} of {} bytes: it is damaged",
               out.size() - missing, out.size());
 }
@@ -53,7 +74,7 @@ Result<void> inflate_fast(Codec codec, ByteSpan in, MutableByteSpan out) {
   const libdeflate_result result =
       run(decompressor.get(), in.data(), in.size(), out.data(), out.size(), &used, nullptr);
   if (result == LIBDEFLATE_SUCCESS) return {};
-  return inflate_exact(codec == Codec::kZlib ? MAX_WBITS : -MAX_WBITS, in, out);
+  return inflate_exact(codec, in, out);
 }
 
 Result<void> unzstd(ByteSpan in, MutableByteSpan out) {

@@ -16,8 +16,8 @@ enum class Codec : uint8_t {
 
 // Fills all of `out` from the stream at the start of `in`, or fails with kMalformed: a stream that
 // ends early is an error, one that has more to give, or bytes behind it, is not (qcow2 stores
-// streams in whole sectors, and its readers stop when the cluster is full). Thread-safe; reuses a
-// context for each thread.
+// streams in whole sectors, and its readers stop when the cluster is full). The checksum of kZlib
+// must be there and right. Thread-safe; reuses a context for each thread.
 Result<void> decompress(Codec codec, ByteSpan in, MutableByteSpan out);
 
 // Memory for a stream that is read from its file to be unpacked, uninitialised. A thread keeps what

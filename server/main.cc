@@ -153,12 +153,14 @@ Result<void> serve(const Options& options, std::vector<ListenSocket> inherited,
       caches, log);
   TRY(open_exports(options, files, caches, log, catalog));
 
-  const ServerConfig config{.threads = ring_count(options),
-                            .workers = std::max(2u, core_count()),
-                            .max_clients = options.max_clients,
-                            .persistent = options.persistent && !device,
-                            .allocation_depth = options.allocation_depth,
-                            .poll = options.poll};
+  const ServerConfig config{
+      .threads = ring_count(options),
+      // One may hang in a file that does not answer, another with what is long.
+      .workers = std::max(3u, core_count()),
+      .max_clients = options.max_clients,
+      .persistent = options.persistent && !device,
+      .allocation_depth = options.allocation_depth,
+      .poll = options.poll};
   const auto server = TRY(Server::create(config, catalog, log));
   const bool needs_address = !device || options.address_given;
   TRY(options.take_over.empty() ? listen(options, std::move(inherited), needs_address, log, *server)

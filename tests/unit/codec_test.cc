@@ -143,6 +143,16 @@ TEST_CASE("a damaged zlib checksum is an error") {
   Bytes packed = zlib(sample(kCluster));
   packed.back() ^= std::byte{1};
   CHECK(!unpacked(Codec::kZlib, packed));
+  // Also when the stream goes on past the end of the cluster.
+  CHECK(!unpacked(Codec::kZlib, packed, 40000));
+}
+
+TEST_CASE("a zlib stream without its checksum is an error, however full the cluster is") {
+  const Bytes packed = zlib(sample(kCluster));
+  for (size_t missing = 1; missing <= 5; ++missing) {
+    CHECK(!unpacked(Codec::kZlib, ByteSpan(packed).first(packed.size() - missing)));
+    CHECK(!unpacked(Codec::kZlib, ByteSpan(packed).first(packed.size() - missing), 40000));
+  }
 }
 
 TEST_CASE("a cluster may span several zstd frames") {
