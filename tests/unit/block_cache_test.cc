@@ -232,7 +232,7 @@ TEST_CASE("threads that use, load, fail and evict at the same time see only righ
         const auto value = static_cast<std::byte>(key);
         const bool fails = random() % 16 == 0;
         const auto block =
-            cache.get({1, key}, 4096 << key % 5, [&](MutableByteSpan out) -> Result<void> {
+            cache.get({1, key}, size_t{4096} << key % 5, [&](MutableByteSpan out) -> Result<void> {
               if (fails) return fail(ErrorKind::kIo, "now and then");
               return fill(out, value);
             });
