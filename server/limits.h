@@ -37,7 +37,7 @@ inline constexpr size_t kSendBytes = 1 << 20;
 // Reads of this length on are sent from where they lie (the page cache, unpacked clusters) without
 // a copy. Shorter ones are cheaper copied, over TCP up to a greater length.
 inline constexpr size_t kSendFile = 32 << 10;
-inline constexpr size_t kSendFileTcp = 128 << 10;
+inline constexpr size_t kSendFileTcp = 64 << 10;
 inline constexpr size_t kReplyParts = 32;  // of one such read
 // Of a Unix socket, asked for at the first such read; the system caps it.
 inline constexpr size_t kSocketBuffer = 4 << 20;
