@@ -19,10 +19,10 @@ import report
 
 SMALL = ["--quick", "--data", "16M", "--rounds", "2", "--seconds", "0.1"]
 PICKED = (r"unix/4k-random-q32/(qcow2|chain-4)|in-cache/qcow2-zstd|tcp/4k-random-q1/raw|vhd-2040G|"
-          r"64k-random-q16-discard/raw|idle")
+          r"unix/64k-random-q16-discard/raw|tcp/256k-sequential-q8-discard/raw|idle")
 WANTED = {"unix/4k-random-q32/qcow2", "unix/4k-random-q32/chain-4",
           "unix/4k-random-q32-in-cache/qcow2-zstd", "tcp/4k-random-q1/raw",
-          "unix/64k-random-q16-discard/raw", "tcp/64k-random-q16-discard/raw"}
+          "unix/64k-random-q16-discard/raw", "tcp/256k-sequential-q8-discard/raw"}
 
 
 def start(bench, programs, folder, *options):
