@@ -2,13 +2,12 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
-#include <unistd.h>
 
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 
 #include "io/file_source.h"
+#include "tests/support/temp_folder.h"
 
 namespace underlay {
 namespace {
@@ -16,23 +15,13 @@ namespace {
 constexpr uint64_t kHalf = 4 << 10;
 constexpr size_t kRequest = 2 * kHalf;
 
-UniqueFd temporary_file(ByteSpan content) {
-  char path[] = "/tmp/underlay-read-operation-XXXXXX";
-  UniqueFd fd(::mkstemp(path));
-  REQUIRE(fd.valid());
-  ::unlink(path);
-  REQUIRE(::write(fd.get(), content.data(), content.size()) ==
-          static_cast<ssize_t>(content.size()));
-  return fd;
-}
-
 // A file that is never known to be in memory; counts who asks. The ring may be given another
 // descriptor.
 class ColdFile final : public Source {
  public:
   ColdFile() {
     for (size_t i = 0; i < content.size(); ++i) content[i] = static_cast<std::byte>(i % 251);
-    file_ = *file_source_of(temporary_file(content), "cold");
+    file_ = *open_file_source(folder_.write("cold", as_text(content)));
   }
   const std::string& name() const override { return file_->name(); }
   uint64_t size() const override { return file_->size(); }
@@ -52,6 +41,7 @@ class ColdFile final : public Source {
   mutable std::atomic<int> read_by_workers = 0;
 
  private:
+  const TempFolder folder_;
   std::shared_ptr<const Source> file_;
 };
 
