@@ -156,6 +156,7 @@ Result<void> Disk::read(uint64_t offset, MutableByteSpan out, ZeroRuns* zeros) c
         TRY(extent.source->read_at(extent.source_offset, part));
         break;
       case Extent::Kind::kCompressed:
+      case Extent::Kind::kCopied:
         copy_bytes(part_of_cluster(*TRY(unpacked(extent)), extent, offset + done), part);
         break;
       case Extent::Kind::kParent:
@@ -217,7 +218,7 @@ Result<void> Disk::prefetch(uint64_t offset, uint64_t length) const {
     const Extent extent = TRY(map(offset, length, MapFor::kRead));
     if (extent.kind == Extent::Kind::kData) {
       extent.source->prefetch(extent.source_offset, extent.length);
-    } else if (extent.kind == Extent::Kind::kCompressed) {
+    } else if (extent.is_loaded()) {
       TRY(unpacked(extent));
     }
     offset += extent.length;
@@ -229,7 +230,7 @@ Result<void> Disk::prefetch(uint64_t offset, uint64_t length) const {
 Result<void> Disk::unpack(uint64_t offset, uint64_t length) const {
   while (length > 0) {
     const Extent extent = TRY(map(offset, length, MapFor::kRead));
-    if (extent.kind == Extent::Kind::kCompressed) TRY(unpacked(extent));
+    if (extent.is_loaded()) TRY(unpacked(extent));
     offset += extent.length;
     length -= extent.length;
   }

@@ -82,8 +82,8 @@ class Disk {
   // Of that, only the unpacked clusters: what file systems read ahead by themselves is left alone.
   Result<void> unpack(uint64_t offset, uint64_t length) const;
 
-  // For kCompressed extents that map() gave: their cluster, null when it is not in memory (never
-  // blocks)...
+  // For kCompressed and kCopied extents that map() gave: their cluster, null when it is not in
+  // memory (never blocks)...
   BlockCache::Handle find_unpacked(const Extent& extent) const;
   // ...or unpacked now (may block).
   Result<BlockCache::Handle> unpacked(const Extent& extent) const;

@@ -15,18 +15,23 @@ struct Extent {
     kZero,        // zeros, proved by the format
     kParent,      // not in this image: the parent's bytes (zeros when there is no parent)
     kCompressed,  // part of a cluster that Reader::load_cluster() unpacks
+    kCopied,      // the same, but the reader does not know how the bytes are stored
   };
 
   Kind kind = Kind::kParent;
+
+  // Must Reader::load_cluster() get the bytes?
+  bool is_loaded() const { return kind == Kind::kCompressed || kind == Kind::kCopied; }
+
   bool reserved = false;  // kZero: space is set aside for it in the file (no hole)
   uint16_t depth = 0;     // set by Disk: 1 = the top image, 2 = its parent, ...; 0 = in no image
   uint64_t length = 0;    // guest bytes from the offset that was asked for, > 0
 
-  const Source* source = nullptr;  // kData, kCompressed
+  const Source* source = nullptr;  // kData, kCompressed; kCopied: where an error is said to be
   // kData: where the byte that was asked for lies. kCompressed: where the stored cluster begins.
   uint64_t source_offset = 0;
 
-  // kCompressed only. `length` ends with the cluster at the latest.
+  // kCompressed, kCopied. `length` ends with the cluster at the latest.
   uint64_t cluster_start = 0;   // guest offset of the cluster's first byte
   uint32_t cluster_length = 0;  // bytes it unpacks to
   uint64_t stored_length = 0;   // bytes it takes in the source, at most; 0 when only its head says

@@ -38,6 +38,8 @@ struct Format {
   Result<bool> (*set_option)(ImageOptions&, std::string_view key, std::string_view value) = nullptr;
   // An error without a file concerns the image.
   Result<std::unique_ptr<Reader>> (*open)(const ImageToOpen&) = nullptr;
+  // The same through a library that is not ours; null when none reads this format.
+  Result<std::unique_ptr<Reader>> (*open_by_library)(const ImageToOpen&) = nullptr;
 };
 
 inline constexpr std::string_view kRawFormat = "raw";  // the one that has no signs

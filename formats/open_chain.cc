@@ -47,6 +47,21 @@ class FilesOfImages final : public NamedFiles {
   const NamedFiles& files_;
 };
 
+Result<OpenedFile> open_named_by_operator(const std::string& path) {
+  OpenedFile file;
+  file.source = TRY(open_file_source(path));
+  file.path = TRY(with_resolved_folder(path));
+  return file;
+}
+
+// Does `stated`, a path or a file name alone, mean the image at `path` (an OpenedFile::path)?
+Result<bool> is_meant(const std::string& stated, const std::string& path) {
+  if (stated.find('/') == std::string::npos) {
+    return path.substr(path.find_last_of('/') + 1) == stated;
+  }
+  return TRY(with_resolved_folder(stated)) == path;
+}
+
 // One opening: what the layers share.
 class ChainOpener {
  public:
@@ -118,7 +133,7 @@ class ChainOpener {
   }
 
   Result<void> add_parent(const ParentLink& link) {
-    OpenedFile file = TRY(open_first(layers_.back().path, link.names));
+    OpenedFile file = TRY(open_parent(layers_.back().path, link.names));
     const ChosenFormat chosen = TRY(choose_parent_format(layers_.back(), link, file));
     TRY(add_layer(std::move(file), *chosen.format, link.options));
     const Layer& child = layers_[layers_.size() - 2];
@@ -137,15 +152,34 @@ class ChainOpener {
     return {};
   }
 
+  Result<OpenedFile> open_parent(const std::string& child, const std::vector<std::string>& names) {
+    for (const ParentPath& stated : options_.parents) {
+      if (TRY(is_meant(stated.child, child))) return open_named_by_operator(stated.path);
+    }
+    return open_first(child, names);
+  }
+
   // The first of `names` that exists. What is forbidden ends the search: it might be the right one.
   Result<OpenedFile> open_first(const std::string& child, const std::vector<std::string>& names) {
-    Result<OpenedFile> opened = fail(ErrorKind::kMalformed, "its parent has no name");
+    Result<OpenedFile> opened = fail(
+        ErrorKind::kMalformed, "does not name its parent: --parent CHILD=PATH says where it is");
     for (const std::string& name : names) {
       opened = files_.open(child, name);
       if (opened || opened.error().kind != ErrorKind::kNotFound) break;
     }
     if (!opened) return in_file(missing_named_file(std::move(opened).error()), child);
     return opened;
+  }
+
+  using Opener = Result<std::unique_ptr<Reader>> (*)(const ImageToOpen&);
+  Result<Opener> opener_of(const Format& format, const std::string& path) const {
+    if (options_.reader == ReaderChoice::kOwn) return format.open;
+    if (format.open_by_library == nullptr) {
+      return in_file(
+          fail(ErrorKind::kUnsupported, "--reader libyal: no library reads {} images", format.name),
+          path);
+    }
+    return format.open_by_library;
   }
 
   Result<void> add_layer(OpenedFile file, const Format& format, const ImageOptions& image_options) {
@@ -169,7 +203,7 @@ class ChainOpener {
                             .caches = caches_,
                             .options = image_options,
                             .warnings = warnings};
-    auto reader = format.open(image);
+    auto reader = TRY(opener_of(format, file.path))(image);
     if (!reader) return in_file(std::move(reader).error(), file.path);
     for (const std::string& warning : warnings) {
       warnings_.push_back(printable(file.path + ": " + warning));
@@ -202,10 +236,7 @@ Result<OpenedDisk> open_disk(OpenedFile top, const OpenOptions& options, const N
 
 Result<OpenedDisk> open_disk(const std::string& path, const OpenOptions& options,
                              const NamedFiles& files, Caches& caches) {
-  OpenedFile top;
-  top.source = TRY(open_file_source(path));
-  top.path = TRY(with_resolved_folder(path));
-  return open_disk(std::move(top), options, files, caches);
+  return open_disk(TRY(open_named_by_operator(path)), options, files, caches);
 }
 
 }  // namespace underlay

@@ -10,12 +10,26 @@
 
 namespace underlay {
 
+// Who reads the images.
+enum class ReaderChoice : uint8_t {
+  kOwn,
+  kLibyal,  // libqcow, libvhdi: formats without Format::open_by_library are refused
+};
+
+// The operator's word on where an image's parent lies (--parent).
+struct ParentPath {
+  std::string child;  // the image's path, or its file name alone
+  std::string path;   // the parent's: trusted, so not confined
+};
+
 struct OpenOptions {
   std::string format;  // of the top image; "" = guess
   std::string
       backing_format;  // of its parent when the image does not state one; "" = see open_disk
   uint64_t start = 0;  // where the disk begins in the image, bytes (-o)
   ImageOptions image;
+  ReaderChoice reader = ReaderChoice::kOwn;
+  std::vector<ParentPath> parents{};
 };
 
 struct OpenedDisk {

@@ -41,6 +41,7 @@ bool continues(const Extent& run, const Extent& next) {
     case Extent::Kind::kParent:
       return true;
     case Extent::Kind::kCompressed:
+    case Extent::Kind::kCopied:
       return false;
   }
   return false;

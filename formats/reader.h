@@ -25,7 +25,7 @@ struct ImageOptions {
 // How an image names its parent (backing file, differencing parent). Everything in it is text of
 // the image: not trusted.
 struct ParentLink {
-  std::vector<std::string> names;     // to be tried in this order; at least one
+  std::vector<std::string> names;     // to be tried in this order; none: the operator must say
   std::optional<std::string> format;  // as format_table.h names it; nullopt: the image does not say
   std::string identity;               // what identity() of the parent must be; "" when not stated
   ImageOptions options{};             // that the parent is to be opened with
@@ -56,9 +56,9 @@ class Reader {
   // Never takes a failure for kZero or kParent.
   virtual Result<Extent> map(uint64_t offset, uint64_t length, MapFor purpose) const = 0;
 
-  // Unpacks the cluster of a kCompressed extent that this reader's map() returned: fills all of
-  // `out`, which has extent.cluster_length bytes, or fails. May block. Readers whose format does
-  // not compress keep this default, which is never called.
+  // Loads the cluster of a kCompressed or kCopied extent that this reader's map() returned: fills
+  // all of `out`, which has extent.cluster_length bytes, or fails. May block. Readers whose format
+  // does not compress keep this default, which is never called.
   virtual Result<void> load_cluster(const Extent& extent, MutableByteSpan out) const;
 
   // nullopt when the image has no parent (kParent extents then are zeros).

@@ -105,9 +105,7 @@ Result<std::shared_ptr<Export>> ExportCatalog::open_from_folder(const std::strin
   OpenedFile file = TRY(open_file(name));
   const FileIdentity identity = file.source->identity().value_or(FileIdentity{});
   if (auto shared = find_shared(name, identity)) return shared;
-  OpenOptions options;
-  options.start = folder_.start;
-  OpenedDisk opened = TRY(open_disk(std::move(file), options, files_, caches_));
+  OpenedDisk opened = TRY(open_disk(std::move(file), folder_.open, files_, caches_));
   for (const std::string& warning : opened.warnings) log_.warn(warning);
   auto made = std::make_shared<Export>(name, folder_.description, std::move(opened.disk));
 

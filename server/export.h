@@ -58,7 +58,7 @@ class ExportCatalog {
   struct Folder {
     std::string path;         // "" = none
     std::string description;  // of each export
-    uint64_t start = 0;       // OpenOptions::start of each image
+    OpenOptions open;         // of each image
   };
   // `files`, `caches` and `log` outlive the catalog and all exports.
   ExportCatalog(Folder folder, const NamedFiles& files, Caches& caches, Log& log);

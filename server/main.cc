@@ -32,12 +32,19 @@ constexpr const char* kProgram = "underlay-nbd";
 constexpr int kFailed = 1;
 constexpr int kUsageError = 2;
 
+// What the command line says of all images, beside what it says of one.
+OpenOptions with_common_options(OpenOptions open, const Options& options) {
+  open.start = options.offset;
+  open.parents = options.parents;
+  open.reader = options.reader;
+  return open;
+}
+
 // Opens the images that the command line names; --directory only has to exist.
 Result<void> open_exports(const Options& options, const NamedFiles& files, Caches& caches, Log& log,
                           ExportCatalog& catalog) {
   for (const ExportOption& wanted : options.exports) {
-    OpenOptions open = wanted.open;
-    open.start = options.offset;
+    const OpenOptions open = with_common_options(wanted.open, options);
     OpenedDisk opened = TRY(open_disk(wanted.path, open, files, caches));
     for (const std::string& warning : opened.warnings) log.warn(warning);
     catalog.add(std::make_shared<Export>(wanted.name, options.description, std::move(opened.disk),
@@ -148,9 +155,10 @@ Result<void> serve(const Options& options, std::vector<ListenSocket> inherited,
   Caches caches(options.caches);
   std::string directory;
   if (!options.directory.empty()) directory = TRY(with_resolved_folder(options.directory + "/"));
-  ExportCatalog catalog(
-      {.path = directory, .description = options.description, .start = options.offset}, files,
-      caches, log);
+  ExportCatalog catalog({.path = directory,
+                         .description = options.description,
+                         .open = with_common_options({}, options)},
+                        files, caches, log);
   TRY(open_exports(options, files, caches, log, catalog));
 
   const ServerConfig config{

@@ -47,6 +47,8 @@ constexpr std::array kRules = {
     OptionRule{.name = "export", .takes_value = true, .repeat = Repeat::kEach, .own = true},
     OptionRule{.name = "directory", .takes_value = true, .own = true},
     OptionRule{.name = "allow-path", .takes_value = true, .repeat = Repeat::kEach, .own = true},
+    OptionRule{.name = "parent", .takes_value = true, .repeat = Repeat::kEach, .own = true},
+    OptionRule{.name = "reader", .takes_value = true, .own = true},
     OptionRule{.name = "config", .takes_value = true, .repeat = Repeat::kOnce, .own = true},
     OptionRule{.name = "cluster-cache", .takes_value = true, .own = true},
     OptionRule{.name = "table-cache", .takes_value = true, .own = true},

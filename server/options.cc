@@ -3,6 +3,7 @@
 #include <charconv>
 #include <limits>
 
+#include "formats/chain_options.h"
 #include "formats/file_name.h"
 #include "formats/image_opts.h"
 #include "formats/option_values.h"
@@ -165,6 +166,13 @@ Result<void> read_named_exports(const GivenOptions& given, Options& options) {
   return {};
 }
 
+Result<void> read_parents(const GivenOptions& given, Options& options) {
+  for (const std::string& word : given.each("parent")) {
+    options.parents.push_back(TRY(parse_parent_path("--parent", word)));
+  }
+  return {};
+}
+
 Result<void> read_exports(const GivenOptions& given, Options& options) {
   const bool others = given.has("export") || given.has("directory");
   if (given.files().size() > 1 || (given.files().empty() && !others)) {
@@ -194,6 +202,8 @@ Result<void> read_exports(const GivenOptions& given, Options& options) {
     return fail(ErrorKind::kUsage, "--directory: the folder's name is empty");
   }
   options.allow_paths = given.each("allow-path");
+  TRY(read_parents(given, options));
+  if (given.has("reader")) options.reader = TRY(parse_reader("--reader", given.last("reader")));
   options.description = given.last_or("description", "");
   TRY(check_string("-D", options.description));
   // Offsets in files are signed.

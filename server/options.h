@@ -21,12 +21,14 @@ struct ExportOption {
 
 struct Options {
   // What is served.
-  std::vector<ExportOption> exports;     // FILE (under -x), then each --export
-  std::string directory;                 // --directory, "" = none
-  std::vector<std::string> allow_paths;  // --allow-path
-  std::string description;               // -D, of all exports
-  uint64_t offset = 0;                   // -o, bytes, of all exports; fits in an off_t
-  bool allocation_depth = false;         // -A
+  std::vector<ExportOption> exports;         // FILE (under -x), then each --export
+  std::string directory;                     // --directory, "" = none
+  std::vector<std::string> allow_paths;      // --allow-path
+  std::string description;                   // -D, of all exports
+  uint64_t offset = 0;                       // -o, bytes, of all exports; fits in an off_t
+  std::vector<ParentPath> parents;           // --parent, of all images
+  ReaderChoice reader = ReaderChoice::kOwn;  // --reader, of all images
+  bool allocation_depth = false;             // -A
 
   // Where. A socket path, or address and port; neither when systemd handed sockets over.
   std::string socket_path;               // -k

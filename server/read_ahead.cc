@@ -67,7 +67,7 @@ bool ReadAhead::find_compressed(const Disk& disk) {
     cluster_ = extent ? extent->cluster_length : kUnknownCluster;
     if (!extent) return true;
     const bool whole = extent->length == extent->cluster_length;  // else it is being read already
-    if (extent->kind == Extent::Kind::kCompressed && whole) return true;
+    if (extent->is_loaded() && whole) return true;
     ahead_ += extent->length;
   }
   return false;
@@ -87,7 +87,7 @@ void ReadAhead::help(const Export& target, uint64_t offset, uint64_t length) {
   // The worker begins at the front, and is to find the rest done when it gets there.
   const uint64_t middle = offset + length / 2;
   const auto extent = disk.map(middle, offset + length - middle, MapFor::kReadNow);
-  if (!extent || extent->kind != Extent::Kind::kCompressed) return;
+  if (!extent || !extent->is_loaded()) return;
   start({.disk = &disk, .next = middle, .end = offset + length, .piece = extent->cluster_length});
 }
 

@@ -7,11 +7,11 @@
 namespace underlay {
 
 struct ReplyPart {
-  Extent extent;               // kZero; kData in a file's pages in memory; kCompressed
+  Extent extent;               // kZero; kData in a file's pages in memory; what is_loaded()
   uint64_t offset = 0;         // guest offset of its first byte
-  BlockCache::Handle cluster;  // kCompressed: what to send from, null until it is unpacked
+  BlockCache::Handle cluster;  // is_loaded(): what to send from, null until it is there
 
-  bool is_ready() const { return extent.kind != Extent::Kind::kCompressed || cluster != nullptr; }
+  bool is_ready() const { return !extent.is_loaded() || cluster != nullptr; }
 };
 
 }  // namespace underlay

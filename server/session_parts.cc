@@ -17,7 +17,7 @@ constexpr uint64_t kHeldForEachByte = 2;
 uint64_t held_bytes(std::span<const ReplyPart> parts) {
   uint64_t sum = 0;
   for (const ReplyPart& part : parts) {
-    if (part.extent.kind == Extent::Kind::kCompressed) sum += part.extent.cluster_length;
+    if (part.extent.is_loaded()) sum += part.extent.cluster_length;
   }
   return sum;
 }
@@ -34,7 +34,6 @@ bool Session::find_parts(const Request& request) {
     const uint64_t offset = request.offset + at;
     const auto extent = disk.map(offset, request.length - at, MapFor::kReadNow);
     if (!extent) return false;
-    const bool compressed = extent->kind == Extent::Kind::kCompressed;
     if (extent->kind == Extent::Kind::kData &&
         !(extent->source->fd() &&
           extent->source->in_memory(extent->source_offset, extent->length))) {
@@ -42,7 +41,7 @@ bool Session::find_parts(const Request& request) {
     }
     parts_.push_back({.extent = *extent,
                       .offset = offset,
-                      .cluster = compressed ? disk.find_unpacked(*extent) : nullptr});
+                      .cluster = extent->is_loaded() ? disk.find_unpacked(*extent) : nullptr});
   }
   return held_bytes(parts_) <= kHeldForEachByte * request.length;
 }
@@ -124,7 +123,8 @@ void Session::queue_part(ReplyPart& part) {
   switch (extent.kind) {
     case Extent::Kind::kZero:
       return queue_.append_zeros(extent.length);
-    case Extent::Kind::kCompressed: {
+    case Extent::Kind::kCompressed:
+    case Extent::Kind::kCopied: {
       const ByteSpan bytes = export_->disk().part_of_cluster(*part.cluster, extent, part.offset);
       return queue_.append_block(std::move(part.cluster), bytes);
     }

@@ -42,6 +42,10 @@ General purpose options:
       --pid-file=PATH       store the server's process ID in the given file
       --config FILE         read further options from FILE, as lines OPTION = VALUE with long names
       --allow-path DIR      images may name files (backing files, extents) in DIR, too; repeatable
+      --parent CHILD=PATH   the parent of the image CHILD (path, or file name alone) is PATH;
+                            repeatable
+      --reader NAME         who reads the images: 'own' (default), or 'libyal' (libqcow, libvhdi)
+                            for a second opinion
       --cluster-cache SIZE  memory for unpacked clusters (default '64M', suffixes K, M, G)
       --table-cache SIZE    memory for tables of images (default '32M', suffixes K, M, G)
       --threads NUM         threads that serve clients (default '0', one for each processor)

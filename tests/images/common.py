@@ -2,11 +2,17 @@
 
 An image maker is a program  tests/images/FORMAT.py DIR  that makes images of every kind of its
 format in DIR, and DIR/FORMAT.jsonl, one line for each image that must be served with equal contents:
-    {"name": ..., "path": ..., "raw": ..., "args": [...], "oracles": [...], "parents": [...]}
-path: the image. raw: a file with the contents that a reader must show. args: options of underlay-nbd
-(and disk-dump) that the image needs, "-f", "qcow2" say. oracles: programs other than ours that read
-this image rightly: "qemu", "libqcow", "libvhdi". parents: the images that it stands on, nearest
-first, for oracles that do not find them themselves.
+    {"name": ..., "feature": ..., "path": ..., "raw": ..., "args": [...], "oracles": [...],
+     "parents": [...]}
+feature: the key of a Feature. path: the image. raw: a file with the contents that a reader must
+show. args: options of underlay-nbd (and disk-dump) that the image needs, "-f", "qcow2" say. oracles:
+programs other than ours that read this image rightly: "qemu", "libqcow", "libvhdi", "libvmdk".
+parents: the images that it stands on, nearest first, for oracles that do not find them themselves.
+
+Images that must be refused have {"name": ..., "feature": ..., "path": ..., "args": [...],
+"refused": ...} instead, with words that the one line of the refusal must have.
+
+tests/images/FORMAT.py --features  prints the format's features as JSON: what README says of it.
 """
 import json
 import os
@@ -14,6 +20,7 @@ import random
 import struct
 import subprocess
 import sys
+from typing import NamedTuple
 
 SECTOR = 512
 
@@ -59,25 +66,36 @@ def write_raw(path, data):
     return path
 
 
-class Manifest:
-    """Collects the lines of DIR/FORMAT.jsonl."""
+class Feature(NamedTuple):
+    """One row of what README says that we read."""
+    key: str
+    text: str          # what such images are
+    refused: str = ""  # why they are refused, and what to do; "" when they are read
 
-    def __init__(self, folder, format_name):
-        self.folder = os.path.abspath(folder)
+
+class Manifest:
+    """Collects the lines of DIR/FORMAT.jsonl, for the command line of an image maker."""
+
+    def __init__(self, format_name, features):
+        if len(sys.argv) != 2:
+            sys.exit(f"usage: {sys.argv[0]} DIR|--features")
+        if sys.argv[1] == "--features":
+            print(json.dumps([feature._asdict() for feature in features]))
+            sys.exit()
+        self.folder = os.path.abspath(sys.argv[1])
         os.makedirs(self.folder, exist_ok=True)
         self.file = open(os.path.join(self.folder, format_name + ".jsonl"), "w", encoding="utf-8")
 
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def add(self, name, path, raw, args=(), oracles=(), parents=()):
-        line = {"name": name, "path": str(path), "raw": str(raw), "args": list(args),
-                "oracles": list(oracles), "parents": [str(parent) for parent in parents]}
+    def add(self, name, path, raw, args=(), oracles=(), parents=(), feature=None):
+        self._write(name=name, feature=feature, path=str(path), raw=str(raw), args=list(args),
+                    oracles=list(oracles), parents=[str(parent) for parent in parents])
+
+    def add_refused(self, name, path, refused, args=(), feature=None):
+        self._write(name=name, feature=feature, path=str(path), args=list(args), refused=refused)
+
+    def _write(self, **line):
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
-
-
-def folder_argument():
-    if len(sys.argv) != 2:
-        sys.exit(f"usage: {sys.argv[0]} DIR")
-    return sys.argv[1]

@@ -3,12 +3,14 @@
 import os
 import struct
 
-from common import Manifest, content, folder_argument, run, write_raw
+from common import Manifest, content, run, write_raw
 
 KIB = 1 << 10
 MIB = 1 << 20
 
-manifest = Manifest(folder_argument(), "qcow2")
+FEATURES = ()
+
+manifest = Manifest("qcow2", FEATURES)
 
 # Where "incompatible_features" lies in the header, and two of its bits.
 INCOMPATIBLE = 72

@@ -1,8 +1,10 @@
 #!/usr/bin/python3
 """Raw images: with holes, of odd length, tiny."""
-from common import Manifest, content, folder_argument, write_raw
+from common import Manifest, content, write_raw
 
-manifest = Manifest(folder_argument(), "raw")
+FEATURES = ()
+
+manifest = Manifest("raw", FEATURES)
 holes = write_raw(manifest.path("holes.raw"), content(3 << 20, 1) + bytes(5 << 20))
 manifest.add("raw-holes", holes, holes, ["-f", "raw"], ["qemu"])
 

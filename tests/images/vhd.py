@@ -4,7 +4,7 @@ import hashlib
 import os
 import random
 
-from common import Manifest, content, folder_argument, run, write_raw
+from common import Manifest, content, run, write_raw
 from vhd_builder import chs_bytes, fixed, sparse
 
 MIB = 1 << 20
@@ -33,9 +33,12 @@ def changed(data, seed, size=None):
     return bytes(after)
 
 
+FEATURES = ()
+
+
 class Maker:
-    def __init__(self, folder):
-        self.manifest = Manifest(folder, "vhd")
+    def __init__(self):
+        self.manifest = Manifest("vhd", FEATURES)
 
     def add(self, name, image, data, oracles, parents=(), args=("-f", "vpc")):
         """Adds the image `image` (a path, or bytes to be written) with the contents `data`."""
@@ -187,7 +190,7 @@ class Maker:
 
 
 def main():
-    maker = Maker(folder_argument())
+    maker = Maker()
     maker.by_qemu()
     maker.block_sizes()
     maker.creators()

@@ -5,11 +5,13 @@ import random
 import struct
 import zlib
 
-from common import SECTOR, Manifest, content, folder_argument, run, write_raw
+from common import SECTOR, Manifest, content, run, write_raw
 
 MIB = 1 << 20
 GTES = 512  # entries in a grain table
-manifest = Manifest(folder_argument(), "vmdk")
+FEATURES = ()
+
+manifest = Manifest("vmdk", FEATURES)
 
 
 def save(name, data):

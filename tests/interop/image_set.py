@@ -7,11 +7,31 @@ import traceback
 
 
 def make_images(maker, folder):
-    """Runs the maker; the lines of its manifest."""
+    """Runs the maker; the lines of its manifest: images to be read, images to be refused."""
     subprocess.run([sys.executable, maker, folder], check=True)
     manifest = os.path.join(folder, format_of(maker) + ".jsonl")
     with open(manifest, encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+        images = [json.loads(line) for line in lines]
+    return ([image for image in images if "refused" not in image],
+            [image for image in images if "refused" in image])
+
+
+def features_of(maker):
+    """What README says of the format: its features, those that are read and those that are not."""
+    said = subprocess.run([sys.executable, maker, "--features"], stdout=subprocess.PIPE, check=True)
+    return json.loads(said.stdout)
+
+
+def features_without_an_image(maker, images, refused):
+    """Every feature that README tells must be shown by an image, and no image by another word."""
+    def wrong(features, shown):
+        return {feature["key"] for feature in features} ^ {image["feature"] for image in shown}
+
+    features = features_of(maker)
+    if not features:
+        return []
+    return sorted(wrong([feature for feature in features if not feature["refused"]], images) |
+                  wrong([feature for feature in features if feature["refused"]], refused))
 
 
 def format_of(maker):

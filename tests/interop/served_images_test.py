@@ -250,7 +250,7 @@ def main():
                               image["name"])
 
     with tempfile.TemporaryDirectory() as folder:
-        images = image_set.make_images(maker, folder)
+        images, _ = image_set.make_images(maker, folder)
         for_qemu = [image for image in images if "qemu" in image["oracles"]]
         failed = image_set.judge(images, served_rightly, "served")
         failed += image_set.judge(for_qemu, as_sparse_as_qemu, "as sparse as qemu's")

@@ -1,5 +1,6 @@
 // disk-dump: an image's guest-visible content, through the readers alone, without any server.
-//   disk-dump [-f FORMAT] [-l SNAPSHOT] [--backing-format F] [--allow-path DIR] IMAGE OUTPUT
+//   disk-dump [-f FORMAT] [-l SNAPSHOT] [--backing-format F] [--allow-path DIR]
+//             [--parent CHILD=PATH] [--reader NAME] IMAGE OUTPUT
 // writes the disk to OUTPUT (sparse). Exit 0 done, 1 refused or a read failed.
 #include <fcntl.h>
 #include <unistd.h>
@@ -9,6 +10,7 @@
 #include <cerrno>
 #include <iostream>
 
+#include "formats/chain_options.h"
 #include "formats/open_chain.h"
 #include "io/confined_open.h"
 #include "io/unique_fd.h"
@@ -52,6 +54,10 @@ Result<void> run(const po::variables_map& given) {
   options.format = given["format"].as<std::string>();
   options.backing_format = given["backing-format"].as<std::string>();
   if (given.count("snapshot") != 0) options.image.snapshot = given["snapshot"].as<std::string>();
+  for (const std::string& parent : given["parent"].as<std::vector<std::string>>()) {
+    options.parents.push_back(TRY(parse_parent_path("--parent", parent)));
+  }
+  options.reader = TRY(parse_reader("--reader", given["reader"].as<std::string>()));
   const auto allowed = given["allow-path"].as<std::vector<std::string>>();
   const Confinement confinement = TRY(Confinement::create(allowed));
   Caches caches;
@@ -72,6 +78,8 @@ int main(int argc, char** argv) {
   options.add_options()("snapshot,l", po::value<std::string>());
   options.add_options()("backing-format", po::value<std::string>()->default_value(""));
   options.add_options()("allow-path", po::value<Names>()->default_value(Names{}, ""));
+  options.add_options()("parent", po::value<Names>()->default_value(Names{}, ""));
+  options.add_options()("reader", po::value<std::string>()->default_value("own"));
   options.add_options()("image", po::value<std::string>()->required());
   options.add_options()("output", po::value<std::string>()->required());
   po::positional_options_description positional;

@@ -14,9 +14,17 @@ namespace {
 
 namespace fs = std::filesystem;
 
+OpenOptions starting_at(uint64_t start) {
+  OpenOptions options;
+  options.start = start;
+  return options;
+}
+
 struct Catalog {
   explicit Catalog(uint64_t start = 0)
-      : catalog({.path = folder.path("images"), .description = "of the folder", .start = start},
+      : catalog({.path = folder.path("images"),
+                 .description = "of the folder",
+                 .open = starting_at(start)},
                 files, caches, log) {
     fs::create_directory(folder.path("images"));
   }
@@ -73,7 +81,8 @@ TEST_CASE("export: its content tells files, offset and snapshot apart") {
   const std::string other = all.folder.write("other", raw('a', 2048));
   Caches caches;
   const auto content = [&](const std::string& of, uint64_t start, std::string_view snapshot) {
-    const OpenOptions options{.format = "raw", .backing_format = {}, .start = start, .image = {}};
+    OpenOptions options = starting_at(start);
+    options.format = "raw";
     auto opened = open_disk(of, options, all.files, caches);
     REQUIRE(opened);
     return Export("disk", "", std::move(opened->disk), snapshot).content();

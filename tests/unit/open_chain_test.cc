@@ -158,5 +158,33 @@ TEST_CASE("a disk notices that a file of its chain has changed") {
   CHECK(!opened->disk->check_unchanged());
 }
 
+TEST_CASE("the operator's word on a parent counts, by the child's path or by its name") {
+  Opener opener;
+  TempFolder elsewhere;
+  const std::string parent = elsewhere.write("moved", std::string(65536, 'p'));
+  Qcow2Builder image({});
+  image.add_extension(0xe2792aca, "raw");  // the backing file's format
+  image.set_backing_name("gone");
+  const std::string child = opener.folder.write("child", as_text(image.file));
+  CHECK(!opener.open(child));
+  for (const std::string& stated : {child, std::string("child")}) {
+    OpenOptions options;
+    options.parents = {{.child = "other", .path = "nowhere"}, {.child = stated, .path = parent}};
+    const auto opened = opener.open(child, options);
+    REQUIRE(opened);
+    REQUIRE(opened->disk->layers().size() == 2);
+    CHECK(opened->disk->layers()[1].path == parent);
+  }
+}
+
+TEST_CASE("--reader libyal refuses what no library reads") {
+  Opener opener;
+  OpenOptions options = as("raw");
+  options.reader = ReaderChoice::kLibyal;
+  const auto opened = opener.open(opener.folder.write("a", std::string(1024, 'x')), options);
+  REQUIRE(!opened);
+  CHECK(opened.error().kind == ErrorKind::kUnsupported);
+}
+
 }  // namespace
 }  // namespace underlay

@@ -129,11 +129,18 @@ TEST_CASE("options: short and long forms mean the same") {
 TEST_CASE("options: long-only options") {
   const Options options =
       parsed({"--fork", "--pid-file=/p", "--allow-path", "/a", "--allow-path=/b", "--threads=3",
-              "--cluster-cache=2G", "--table-cache", "1024K", "--poll=50", "FILE"});
+              "--cluster-cache=2G", "--table-cache", "1024K", "--poll=50", "--reader=libyal",
+              "--parent=c=/p", "--parent", "/d=e=f", "FILE"});
   CHECK(options.fork);
   CHECK(options.pid_file == "/p");
   CHECK(options.allow_paths == Words{"/a", "/b"});
   CHECK(options.threads == 3);
+  CHECK(options.reader == ReaderChoice::kLibyal);
+  REQUIRE(options.parents.size() == 2);
+  CHECK(options.parents[0].child == "c");
+  CHECK(options.parents[0].path == "/p");
+  CHECK(options.parents[1].child == "/d");
+  CHECK(options.parents[1].path == "e=f");
   CHECK(options.poll == std::chrono::microseconds(50));
   CHECK(options.caches.clusters == 2ull << 30);
   CHECK(options.caches.tables == 1ull << 20);

@@ -42,7 +42,7 @@ ByteRun byte_run(const Extent& extent, uint64_t start) {
     run.source = extent.source;
     run.offset = extent.source_offset;
   } else {
-    run.cause = extent.kind == Extent::Kind::kData ? kNoFile : kCompressed;
+    run.cause = extent.kind == Extent::Kind::kCompressed ? kCompressed : kNoFile;
   }
   return run;
 }
