@@ -54,10 +54,12 @@ Result<OpenedFile> open_named_by_operator(const std::string& path) {
   return file;
 }
 
+std::string file_name(const std::string& path) { return path.substr(path.find_last_of('/') + 1); }
+
 // Does `stated`, a path or a file name alone, mean the image at `path` (an OpenedFile::path)?
 Result<bool> is_meant(const std::string& stated, const std::string& path) {
   if (stated.find('/') == std::string::npos) {
-    return path.substr(path.find_last_of('/') + 1) == stated;
+    return file_name(path) == stated;
   }
   return TRY(with_resolved_folder(stated)) == path;
 }
@@ -154,21 +156,37 @@ class ChainOpener {
 
   Result<OpenedFile> open_parent(const std::string& child, const std::vector<std::string>& names) {
     for (const ParentPath& stated : options_.parents) {
-      if (TRY(is_meant(stated.child, child))) return open_named_by_operator(stated.path);
+      if (!TRY(is_meant(stated.child, child))) continue;
+      auto opened = open_named_by_operator(stated.path);
+      if (!opened) {
+        return with_context(missing_named_file(std::move(opened).error()), "--parent: ");
+      }
+      return opened;
     }
     return open_first(child, names);
   }
 
   // The first of `names` that exists. What is forbidden ends the search: it might be the right one.
   Result<OpenedFile> open_first(const std::string& child, const std::vector<std::string>& names) {
-    Result<OpenedFile> opened = fail(
-        ErrorKind::kMalformed, "does not name its parent: --parent CHILD=PATH says where it is");
+    const std::string option =
+        fmt::format("--parent {}=PATH says where it is", printable(file_name(child)));
+    if (names.empty()) {
+      return in_file(fail(ErrorKind::kMalformed, "does not name its parent; {}", option), child);
+    }
+    Result<OpenedFile> opened = fail(ErrorKind::kNotFound, "");
     for (const std::string& name : names) {
       opened = files_.open(child, name);
       if (opened || opened.error().kind != ErrorKind::kNotFound) break;
     }
-    if (!opened) return in_file(missing_named_file(std::move(opened).error()), child);
-    return opened;
+    if (opened) return opened;
+    Error error = std::move(opened).error();
+    if (error.kind == ErrorKind::kNotFound) {
+      const std::string tried =
+          names.size() == 1 ? "" : fmt::format(" by any of its {} names", names.size());
+      error.message =
+          fmt::format("its parent is not found{} ({}): {}", tried, option, error.message);
+    }
+    return in_file(missing_named_file(std::move(error)), child);
   }
 
   using Opener = Result<std::unique_ptr<Reader>> (*)(const ImageToOpen&);

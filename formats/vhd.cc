@@ -3,7 +3,9 @@
 #include <algorithm>
 
 #include "formats/option_values.h"
-#include "formats/vhd_layout.h"
+#include "formats/vhd_batmap.h"
+#include "formats/vhd_blocks.h"
+#include "formats/vhd_footer.h"
 #include "formats/vhd_parent.h"
 #include "formats/vhd_reader.h"
 
@@ -11,14 +13,7 @@ namespace underlay {
 namespace vhd {
 namespace {
 
-constexpr uint32_t kTapdisk01 = 0x00000001;
-constexpr uint32_t kTapdisk11 = 0x00010001;      // the first that may have written a batmap
-constexpr uint64_t kMaxTableToCheck = 1 << 20;   // bytes of a BAT that is checked at the opening
-constexpr uint64_t kMaxBatmapToCheck = 1 << 20;  // bytes; larger ones are not used
-
 using VhdSize = ImageOptions::VhdSize;
-
-bool made_by_tapdisk(const Footer& footer) { return footer.creator().starts_with("tap"); }
 
 Result<FoundFooter> read_footer(const Source& source) {
   std::vector<std::byte> head(std::min<uint64_t>(source.size(), kFooterBytes));
@@ -60,14 +55,15 @@ Result<uint64_t> disk_size(const Footer& footer, uint64_t capacity, const ImageT
   return size;
 }
 
-Result<DynamicHeader> read_dynamic_header(const Source& source, const FoundFooter& found) {
-  const uint64_t at = found.footer.data_offset;
+Result<DynamicHeader> read_dynamic_header(const Source& source, const Footer& footer,
+                                          uint64_t data_end) {
+  const uint64_t at = footer.data_offset;
   if (at < kFooterBytes || !is_aligned(at, kSectorBytes) ||
-      !range_within(at, kDynamicHeaderBytes, found.data_end)) {
+      !range_within(at, kDynamicHeaderBytes, data_end)) {
     return fail(ErrorKind::kMalformed,
                 "the dynamic disk header at data_offset {} does not lie in whole sectors between "
                 "the copy of the footer and byte {}",
-                at, found.data_end);
+                at, data_end);
   }
   std::array<std::byte, kDynamicHeaderBytes> bytes;
   TRY(source.read_at(at, bytes));
@@ -79,94 +75,107 @@ Result<DynamicHeader> read_dynamic_header(const Source& source, const FoundFoote
     return fail(ErrorKind::kMalformed, "the BAT at table_offset {} overlaps the headers",
                 header->table_offset);
   }
-  if (!range_within(header->table_offset, header->table_bytes(), found.data_end)) {
+  if (!range_within(header->table_offset, header->table_bytes(), data_end)) {
     return fail(ErrorKind::kTruncated,
                 "the BAT of {} entries at table_offset {} reaches beyond byte {}: the file is "
                 "truncated or damaged",
-                header->max_table_entries, header->table_offset, found.data_end);
+                header->max_table_entries, header->table_offset, data_end);
   }
   return header;
 }
 
 Result<ParentLink> parent_link(const SparseImage& sparse, const ImageToOpen& image) {
-  if (made_by_tapdisk(sparse.footer) && sparse.footer.creator_version <= kTapdisk01) {
-    return fail(ErrorKind::kUnsupported,
-                "is a differencing image of tapdisk {}.{}, whose sector bitmaps have another bit "
-                "order; convert it with vhd-util",
-                sparse.footer.creator_version >> 16, sparse.footer.creator_version & 0xffff);
-  }
-  if (is_null(sparse.header.parent_unique_id)) {
-    return fail(ErrorKind::kUnsupported,
-                "is a differencing image without parent_unique_id, whose parent is a raw disk: "
-                "such parents are not served; coalesce the image with vhd-util");
-  }
+  const ByteOrder unmarked = sparse.footer.is_by_tapdisk01() ? ByteOrder::kLittle : ByteOrder::kBig;
   ParentLink link;
-  link.names = TRY(parent_names(sparse.header, *image.source, sparse.data_end, image.warnings));
+  link.names =
+      TRY(parent_names(sparse.header, *image.source, sparse.data_end, unmarked, image.warnings));
   link.format = "vpc";
-  link.identity = to_string(sparse.header.parent_unique_id);
   link.options.vhd_size = VhdSize::kLargest;
+  link.identity = to_string(sparse.header.parent_unique_id);
+  if (!is_null(sparse.header.parent_unique_id)) return link;
+  if (!sparse.footer.is_by_tapdisk()) {
+    return fail(ErrorKind::kUnsupported,
+                "is a differencing image of creator \"{}\" whose parent_unique_id is null: only of "
+                "tapdisk's does that say what the parent is (a raw disk)",
+                printable(sparse.footer.creator()));
+  }
+  link.format = kRawFormat;
+  link.identity = "";
+  image.warnings.push_back(
+      "parent_unique_id is null, so its parent is a raw disk: that it is the right one cannot be "
+      "checked");
   return link;
 }
 
-// tapdisk's batmap, when there is a whole one. Without it, the sector bitmaps say the same.
-Result<std::optional<BatmapHeader>> find_batmap(const SparseImage& sparse,
-                                                const ImageToOpen& image) {
-  if (!made_by_tapdisk(sparse.footer) || sparse.footer.creator_version < kTapdisk11) {
-    return std::nullopt;
-  }
+// The places of the headers, the BAT and the parent locators.
+void add_metadata(SparseImage& sparse) {
   const DynamicHeader& header = sparse.header;
-  const uint64_t at =
-      header.table_offset + div_round_up(header.table_bytes(), kSectorBytes) * kSectorBytes;
-  if (!range_within(at, kBatmapHeaderBytes, sparse.data_end)) return std::nullopt;
-  std::array<std::byte, kBatmapHeaderBytes> bytes;
-  TRY(image.source->read_at(at, bytes));
-  const auto batmap = parse_batmap_header(bytes);
-  if (!batmap) return std::nullopt;
+  sparse.add_metadata({.offset = 0, .length = kFooterBytes});
+  sparse.add_metadata({.offset = sparse.footer.data_offset, .length = kDynamicHeaderBytes});
+  sparse.add_metadata({.offset = header.table_offset, .length = header.table_bytes()});
+  if (sparse.footer.disk_type != kTypeDifferencing) return;
+  for (const ParentLocator& locator : header.locators) {
+    if (!locator.is_used()) continue;
+    if (!range_within(locator.data_offset, locator.data_length, sparse.data_end)) continue;
+    sparse.add_metadata({.offset = locator.data_offset, .length = locator.data_length});
+  }
+}
 
-  const auto unused = [&](std::string_view why) {
-    image.warnings.push_back(
-        fmt::format("the batmap at byte {} ({} bytes) {}; the sector bitmaps are used instead",
-                    batmap->batmap_offset, batmap->batmap_bytes, why));
+Result<SparseImage> read_structures(const Footer& footer, uint64_t data_end,
+                                    const ImageToOpen& image) {
+  SparseImage sparse;
+  sparse.footer = footer;
+  sparse.data_end = data_end;
+  sparse.header = TRY(read_dynamic_header(*image.source, footer, data_end));
+  sparse.size = TRY(disk_size(
+      footer, uint64_t{sparse.header.max_table_entries} * sparse.header.block_size, image));
+  add_metadata(sparse);
+  TRY(find_batmap(sparse, image));
+  if (footer.disk_type == kTypeDifferencing) sparse.parent = TRY(parent_link(sparse, image));
+  return sparse;
+}
+
+// The footer behind the last block, when that is where the copy at 0 says that the image ends.
+Result<std::optional<FoundFooter>> footer_behind_blocks(const ImageToOpen& image,
+                                                        const FoundFooter& found) {
+  const Source& source = *image.source;
+  std::vector<std::string> unheard;
+  const ImageToOpen attempt{.source = image.source,
+                            .path = image.path,
+                            .files = image.files,
+                            .caches = image.caches,
+                            .options = image.options,
+                            .warnings = unheard};
+  const auto sparse = read_structures(*found.copy, source.size(), attempt);
+  if (!sparse) {
+    if (sparse.error().kind == ErrorKind::kIo) return Failure(sparse.error());
     return std::nullopt;
-  };
-  if (batmap->batmap_offset < at + kBatmapHeaderBytes ||
-      !range_within(batmap->batmap_offset, batmap->batmap_bytes, sparse.data_end)) {
-    return unused("does not lie between its header and the end of the file");
   }
-  if (batmap->batmap_bytes < div_round_up(div_round_up(sparse.size, header.block_size), 8)) {
-    return unused("has fewer bits than the disk has blocks");
-  }
-  if (batmap->batmap_bytes > kMaxBatmapToCheck) {
-    return unused(fmt::format("is larger than {} bytes", kMaxBatmapToCheck));
-  }
-  std::vector<std::byte> bits(static_cast<size_t>(batmap->batmap_bytes));
-  TRY(image.source->read_at(batmap->batmap_offset, bits));
-  if (!batmap_checksum_holds(*batmap, bits)) return unused("has a wrong checksum");
-  return batmap;
+  const auto end = TRY(end_of_blocks(*sparse, source));
+  if (!end || !range_within(*end, kFooterBytes, source.size())) return std::nullopt;
+  std::array<std::byte, kFooterBytes> bytes;
+  TRY(source.read_at(*end, bytes));
+  return settled_by_footer_at(*end, bytes, source.size(), found);
+}
+
+Result<FoundFooter> settled(const ImageToOpen& image, const FoundFooter& found) {
+  if (!found.copy) return found;
+  auto behind = TRY(footer_behind_blocks(image, found));
+  if (behind) return *std::move(behind);
+  if (!found.is_rival) return found;
+  return fail(
+      ErrorKind::kMalformed,
+      "the trailing footer is of image {}, but its copy at byte 0 of image {}, and no footer "
+      "lies behind that one's blocks: write the right one to both places",
+      to_string(found.footer.unique_id), to_string(found.copy->unique_id));
 }
 
 Result<std::unique_ptr<Reader>> open_sparse(const ImageToOpen& image, const FoundFooter& found) {
-  SparseImage sparse;
-  sparse.footer = found.footer;
-  sparse.data_end = found.data_end;
-  sparse.header = TRY(read_dynamic_header(*image.source, found));
-  const DynamicHeader& header = sparse.header;
-  sparse.size =
-      TRY(disk_size(found.footer, uint64_t{header.max_table_entries} * header.block_size, image));
-  sparse.metadata = {{.offset = 0, .length = kFooterBytes},
-                     {.offset = found.footer.data_offset, .length = kDynamicHeaderBytes},
-                     {.offset = header.table_offset, .length = header.table_bytes()}};
-  if (found.footer.disk_type == kTypeDifferencing) {
-    sparse.parent = TRY(parent_link(sparse, image));
-    sparse.batmap = TRY(find_batmap(sparse, image));
-  }
-  if (sparse.batmap) {
-    sparse.metadata.push_back(
-        {.offset = sparse.batmap->batmap_offset, .length = sparse.batmap->batmap_bytes});
-  }
-  auto reader = std::make_unique<SparseReader>(image.source, std::move(sparse), image.caches);
-  if (header.table_bytes() <= kMaxTableToCheck) TRY(reader->check_table());
-  return reader;
+  const FoundFooter footer = TRY(settled(image, found));
+  image.warnings.insert(image.warnings.end(), footer.warnings.begin(), footer.warnings.end());
+  SparseImage sparse = TRY(read_structures(footer.footer, footer.data_end, image));
+  TRY(check_blocks(sparse, *image.source));
+  return std::make_unique<SparseReader>(image.source, std::move(sparse), image.caches);
 }
 
 }  // namespace
@@ -190,7 +199,6 @@ Result<bool> set_vhd_option(ImageOptions& options, std::string_view key, std::st
 
 Result<std::unique_ptr<Reader>> open_vhd(const ImageToOpen& image) {
   const vhd::FoundFooter found = TRY(vhd::read_footer(*image.source));
-  image.warnings.insert(image.warnings.end(), found.warnings.begin(), found.warnings.end());
   if (found.footer.is_sparse()) return vhd::open_sparse(image, found);
   if (found.footer.disk_type != vhd::kTypeFixed) {
     return fail(ErrorKind::kUnsupported,

@@ -1,5 +1,5 @@
-// VHD images ("vpc"): fixed, dynamic and differencing. Not served: differencing images whose parent
-// is a raw disk, and those of tapdisk 0.1, whose sector bitmaps have another bit order.
+// VHD images ("vpc"): fixed, dynamic and differencing, those of tapdisk 0.1 to 1.3 as well. Not
+// served: images that tapdisk encrypted, and those that vhd-util was resizing.
 #pragma once
 
 #include "formats/format_table.h"

@@ -9,6 +9,7 @@ namespace underlay::vhd {
 namespace {
 
 constexpr std::string_view kFooterCookie = "conectix";
+constexpr std::string_view kDisabledCookie = "v_poison";
 constexpr std::string_view kHeaderCookie = "cxsparse";
 constexpr std::string_view kBatmapCookie = "tdbatmap";
 constexpr size_t kCookieBytes = 8;
@@ -18,7 +19,9 @@ constexpr size_t kHeaderChecksumAt = 36;
 constexpr size_t kHiddenAt = 85;
 constexpr size_t kLocatorsAt = 576;
 constexpr size_t kLocatorBytes = 24;
+constexpr size_t kKeyhashCookieAt = 29;            // of the batmap header
 constexpr uint32_t kBatmapVersion11 = 0x00010001;  // summed with the compiler's signed char
+constexpr uint32_t kBatmapVersion12 = 0x00010002;
 
 std::string_view cookie_of(ByteSpan bytes) { return as_text(bytes.first(kCookieBytes)); }
 
@@ -60,20 +63,14 @@ Footer load_footer(ByteSpan bytes) {
   };
 }
 
-// What 512 (or 511) bytes are, as a footer.
-struct Examined {
-  enum class State : uint8_t { kNone, kDamaged, kWhole };
-  State state = State::kNone;
-  Footer footer;       // kDamaged: as the bytes have it
-  std::string defect;  // kDamaged
-};
-
-// tapdisk set its "hidden" byte without a new checksum.
+// tapdisk 0.1 and 1.1 set their "hidden" byte without a new checksum.
 bool checksum_holds(ByteSpan bytes, const Footer& footer) {
   const auto stored = load_be<uint32_t>(bytes, kFooterChecksumAt);
   const uint32_t computed = checksum_of(bytes, kFooterChecksumAt);
   if (stored == computed) return true;
-  return footer.creator().starts_with("tap") &&
+  const bool may_be_old =
+      footer.creator_version == kTapdisk01 || footer.creator_version == kTapdisk11;
+  return footer.is_by_tapdisk() && may_be_old &&
          stored == computed + std::to_integer<uint32_t>(bytes[kHiddenAt]);
 }
 
@@ -88,90 +85,6 @@ bool cookie_is_damaged(ByteSpan bytes, const Footer& footer) {
   for (size_t i = 0; i < kCookieBytes; ++i) wrong += cookie[i] != kFooterCookie[i] ? 1u : 0u;
   return wrong == 1 && load_be<uint32_t>(bytes, 12) >> 16 == kMajorVersion &&
          (footer.disk_type == kTypeFixed || footer.is_sparse());
-}
-
-// REQUIRES: bytes.size() is kFooterBytes or kShortFooterBytes.
-Examined examine(ByteSpan bytes) {
-  Examined examined;
-  examined.footer = load_footer(bytes);
-  if (cookie_of(bytes) != kFooterCookie) {
-    if (!cookie_is_damaged(bytes, examined.footer)) return examined;
-    examined.state = Examined::State::kDamaged;
-    examined.defect = fmt::format("has the cookie \"{}\" where \"conectix\" must be",
-                                  printable(cookie_of(bytes)));
-    return examined;
-  }
-  examined.state = Examined::State::kDamaged;
-  const auto version = load_be<uint32_t>(bytes, 12);
-  if (!checksum_holds(bytes, examined.footer)) {
-    examined.defect = fmt::format("has the checksum {:#010x}, but its bytes have {:#010x}",
-                                  load_be<uint32_t>(bytes, kFooterChecksumAt),
-                                  checksum_of(bytes, kFooterChecksumAt));
-  } else if (version >> 16 != kMajorVersion) {
-    examined.defect = fmt::format("has file_format_version {:#010x}, not 1.x", version);
-  } else {
-    examined.state = Examined::State::kWhole;
-  }
-  return examined;
-}
-
-struct Trailing {
-  Examined footer;
-  size_t bytes = 0;  // that it takes at the end of the file; 0 when there is none
-};
-
-Trailing examine_tail(ByteSpan tail) {
-  Trailing best;
-  for (const size_t bytes : {kFooterBytes, kShortFooterBytes}) {
-    if (tail.size() < bytes) continue;
-    Examined examined = examine(tail.last(bytes));
-    if (examined.state > best.footer.state) {
-      best = Trailing{.footer = std::move(examined), .bytes = bytes};
-    }
-  }
-  return best;
-}
-
-// What the copy at 0 of a sparse image says against its trailing footer, "" when nothing.
-std::string copy_disagreement(const Examined& copy, const Footer& trailing) {
-  switch (copy.state) {
-    case Examined::State::kNone:
-      return "the copy of the footer at byte 0 is missing; the trailing footer is used";
-    case Examined::State::kDamaged:
-      return fmt::format("the copy of the footer at byte 0 {}; the trailing footer is used",
-                         copy.defect);
-    case Examined::State::kWhole:
-      break;
-  }
-  if (copy.footer == trailing) return "";
-  return "the copy of the footer at byte 0 differs from the trailing footer, which is used";
-}
-
-// No whole trailing footer: the copy at 0 of a sparse image may stand in for it.
-Result<FoundFooter> find_copy(const Examined& copy, const Trailing& trailing, uint64_t size) {
-  const bool trailing_damaged = trailing.footer.state == Examined::State::kDamaged;
-  const std::string trailing_defect =
-      trailing_damaged ? trailing.footer.defect : "is missing (is the file truncated?)";
-  if (copy.state == Examined::State::kNone && !trailing_damaged) {
-    return fail(ErrorKind::kNotFound, "no VHD footer (\"conectix\") at the end of the file");
-  }
-  if (copy.state != Examined::State::kWhole) {
-    return fail(ErrorKind::kMalformed, "the trailing VHD footer {}, and the copy at byte 0 {}",
-                trailing_defect,
-                copy.state == Examined::State::kNone ? "does not exist" : copy.defect);
-  }
-  // In a fixed disk, the bytes at 0 are the guest's.
-  if (copy.footer.disk_type == kTypeFixed ||
-      (trailing_damaged && trailing.footer.footer.disk_type == kTypeFixed)) {
-    return fail(ErrorKind::kMalformed,
-                "the trailing VHD footer {}; a fixed disk has no copy of it, so the one at byte 0 "
-                "may be the guest's",
-                trailing_defect);
-  }
-  FoundFooter found{.footer = copy.footer, .data_end = size - trailing.bytes, .warnings = {}};
-  found.warnings.push_back(
-      fmt::format("the trailing footer {}; the copy at byte 0 is used", trailing_defect));
-  return found;
 }
 
 }  // namespace
@@ -201,21 +114,35 @@ bool Footer::creator_means_current_size() const {
   return std::find(kCreators.begin(), kCreators.end(), creator()) != kCreators.end();
 }
 
-Result<FoundFooter> find_footer(ByteSpan head, ByteSpan tail, uint64_t size) {
-  const Trailing trailing = examine_tail(tail);
-  Examined copy;
-  // In a smaller file, the first sector is (a part of) the trailing footer.
-  if (size >= kFooterBytes + kShortFooterBytes && head.size() >= kFooterBytes) {
-    copy = examine(head.first(kFooterBytes));
+ExaminedFooter examine_footer(ByteSpan bytes) {
+  assert(bytes.size() == kFooterBytes || bytes.size() == kShortFooterBytes);
+  using State = ExaminedFooter::State;
+  const Footer footer = load_footer(bytes);
+  const auto damaged = [&](std::string defect) {
+    return ExaminedFooter{.state = State::kDamaged, .footer = footer, .defect = std::move(defect)};
+  };
+  if (cookie_of(bytes) == kDisabledCookie) {
+    return {.state = State::kDisabled,
+            .footer = footer,
+            .defect =
+                "has the cookie \"v_poison\", by which vhd-util disables an image that it "
+                "resizes, and the resize was not finished: vhd-util revert makes it whole"};
   }
-  if (trailing.footer.state != Examined::State::kWhole) return find_copy(copy, trailing, size);
-  FoundFooter found{
-      .footer = trailing.footer.footer, .data_end = size - trailing.bytes, .warnings = {}};
-  if (found.footer.is_sparse()) {
-    std::string disagreement = copy_disagreement(copy, found.footer);
-    if (!disagreement.empty()) found.warnings.push_back(std::move(disagreement));
+  if (cookie_of(bytes) != kFooterCookie) {
+    if (!cookie_is_damaged(bytes, footer)) return {};
+    return damaged(fmt::format("has the cookie \"{}\" where \"conectix\" must be",
+                               printable(cookie_of(bytes))));
   }
-  return found;
+  if (!checksum_holds(bytes, footer)) {
+    return damaged(fmt::format("has the checksum {:#010x}, but its bytes have {:#010x}",
+                               load_be<uint32_t>(bytes, kFooterChecksumAt),
+                               checksum_of(bytes, kFooterChecksumAt)));
+  }
+  const auto version = load_be<uint32_t>(bytes, 12);
+  if (version >> 16 != kMajorVersion) {
+    return damaged(fmt::format("has file_format_version {:#010x}, not 1.x", version));
+  }
+  return {.state = State::kWhole, .footer = footer, .defect = ""};
 }
 
 uint64_t DynamicHeader::bitmap_bytes() const {
@@ -251,6 +178,7 @@ Result<DynamicHeader> parse_dynamic_header(ByteSpan bytes) {
   for (size_t i = 0; i < kParentLocators; ++i) {
     const ByteSpan locator = bytes.subspan(kLocatorsAt + i * kLocatorBytes, kLocatorBytes);
     header.locators[i] = ParentLocator{.platform_code = characters_at<4>(locator, 0),
+                                       .data_space = load_be<uint32_t>(locator, 4),
                                        .data_length = load_be<uint32_t>(locator, 8),
                                        .data_offset = load_be<uint64_t>(locator, 16)};
   }
@@ -274,18 +202,25 @@ std::optional<BatmapHeader> parse_batmap_header(ByteSpan bytes) {
       .batmap_bytes = uint64_t{load_be<uint32_t>(bytes, 16)} * kSectorBytes,
       .batmap_version = load_be<uint32_t>(bytes, 20),
       .checksum = load_be<uint32_t>(bytes, 24),
+      .is_encrypted = bytes[kKeyhashCookieAt] != std::byte{0},
   };
 }
 
-bool batmap_checksum_holds(const BatmapHeader& header, ByteSpan bytes) {
-  const uint32_t sum = sum_of(bytes);
-  if (header.checksum == ~sum) return true;
-  if (header.batmap_version != kBatmapVersion11) return false;
-  const auto negative =
-      static_cast<uint32_t>(std::count_if(bytes.begin(), bytes.end(), [](std::byte byte) {
-        return (byte & std::byte{0x80}) != std::byte{0};
-      }));
-  return header.checksum == ~(sum - 256 * negative);
+uint64_t proved_batmap_bytes(const BatmapHeader& header, ByteSpan batmap, uint64_t current_size) {
+  if (header.batmap_version > kBatmapVersion12) return 0;
+  const auto is_proved = [&](ByteSpan bytes) {
+    uint32_t sum = sum_of(bytes);
+    if (header.checksum == ~sum) return true;
+    if (header.batmap_version != kBatmapVersion11) return false;
+    for (const std::byte byte : bytes) sum -= (byte & std::byte{0x80}) != std::byte{0} ? 256u : 0u;
+    return header.checksum == ~sum;
+  };
+  if (is_proved(batmap)) return batmap.size();
+  // A bit for each 2 MiB, rounded down to bytes and then up to sectors.
+  const uint64_t sectors = div_round_up(current_size / (uint64_t{8} * (2 << 20)), kSectorBytes);
+  const uint64_t summed = std::max<uint64_t>(sectors, 1) * kSectorBytes;
+  if (summed >= batmap.size()) return 0;
+  return is_proved(batmap.first(static_cast<size_t>(summed))) ? summed : 0;
 }
 
 }  // namespace underlay::vhd

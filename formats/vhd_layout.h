@@ -13,7 +13,8 @@
 //     Table") behind it    tapdisk's batmap header ("tdbatmap"), when tapdisk wrote the image
 //     anywhere     parent locator data; batmap; blocks: sector bitmap, padded to whole sectors, and
 //                  behind it block_size bytes ("Data Blocks")
-//     end-512      footer (old writers: 511 bytes at end-511)
+//     end-512      footer (old writers: 511 bytes at end-511). An image that was copied to a larger
+//                  device has it behind its last block instead; formats/vhd_footer.h finds it
 //
 //   footer, 512 bytes                          dynamic disk header, 1024 bytes
 //     0  8 cookie "conectix"                     0  8 cookie "cxsparse"
@@ -37,8 +38,21 @@
 //                                               16  4 batmap_size in sectors
 //                                               20  4 batmap_version
 //                                               24  4 checksum of the batmap
+//                                               28  1 marker
+//                                               29  1 keyhash: 1 = the blocks are encrypted
 //
 // A checksum is the one's complement of the sum of all bytes of its structure but its own.
+//
+// What tapdisk ("tap") wrote, by its creator_version:
+//     0.1  sector bitmaps with the first sector in the least significant bit of a byte (all others:
+//          in the most significant); parent_unicode_name in the machine's byte order behind a mark;
+//          no batmap; a checksum that is not the hidden byte's
+//     1.1  as the specification has it; perhaps a batmap of version 1.1, whose checksum sums signed
+//          bytes; a checksum that is not the hidden byte's
+//     1.2  always a batmap
+//     1.3  the batmap is of version 1.2: unsigned bytes
+// While it writes to an image, the trailing footer is 512 bytes 0xc7. Its resize sets both cookies
+// to "v_poison" until it is done. A null parent_unique_id means that the parent is a raw disk.
 #pragma once
 
 #include <array>
@@ -64,6 +78,10 @@ inline constexpr uint32_t kMaxBlockBytes = 256 << 20;  // the specification stat
 inline constexpr size_t kParentNameBytes = 512;
 inline constexpr size_t kParentLocators = 8;
 
+inline constexpr uint32_t kTapdisk01 = 0x00000001;  // creator_version
+inline constexpr uint32_t kTapdisk11 = 0x00010001;
+inline constexpr uint32_t kTapdisk12 = 0x00010002;
+
 inline constexpr uint32_t kTypeFixed = 2;
 inline constexpr uint32_t kTypeDynamic = 3;
 inline constexpr uint32_t kTypeDifferencing = 4;
@@ -88,6 +106,8 @@ struct Footer {
   std::string_view creator() const {
     return {creator_application.data(), creator_application.size()};
   }
+  bool is_by_tapdisk() const { return creator().starts_with("tap"); }
+  bool is_by_tapdisk01() const { return is_by_tapdisk() && creator_version == kTapdisk01; }
   bool is_sparse() const { return disk_type == kTypeDynamic || disk_type == kTypeDifferencing; }
   // Bytes that the geometry amounts to; at most 65535 * 255 * 255 * 512.
   uint64_t chs_size() const;
@@ -97,25 +117,34 @@ struct Footer {
   bool creator_means_current_size() const;
 };
 
-// The footer that describes an image, and where it was found.
-struct FoundFooter {
-  Footer footer;
-  uint64_t data_end = 0;  // no block and no table reaches beyond this byte of the file
-  std::vector<std::string> warnings;
+// What some 512 (or, by old writers, 511) bytes are, as a footer.
+struct ExaminedFooter {
+  enum class State : uint8_t {
+    kNone,
+    kDamaged,
+    kDisabled,  // by vhd-util, while it moves the image's structures about
+    kWhole,
+  };
+  State state = State::kNone;
+  Footer footer;       // not kNone: as the bytes have it
+  std::string defect;  // kDamaged, kDisabled: "has ..."
 };
-
-// Finds the footer of a file of `size` bytes. `head`: its first bytes, 512 or more (when it has as
-// many); `tail`: its last. The trailing footer is the authority; the copy at 0 takes its place when
-// that one is damaged or missing. kNotFound: nothing speaks for a VHD; kMalformed: there are signs
-// of one, but no whole footer.
-Result<FoundFooter> find_footer(ByteSpan head, ByteSpan tail, uint64_t size);
+// REQUIRES: bytes.size() is kFooterBytes or kShortFooterBytes.
+ExaminedFooter examine_footer(ByteSpan bytes);
 
 struct ParentLocator {
   std::array<char, 4> platform_code{};  // "W2ru", "W2ku", "MacX", ...; zeros: not used
-  uint32_t data_length = 0;             // bytes
-  uint64_t data_offset = 0;             // byte in the file
+  uint32_t data_space = 0;
+  uint32_t data_length = 0;  // bytes
+  uint64_t data_offset = 0;  // byte in the file
 
   std::string_view code() const { return {platform_code.data(), platform_code.size()}; }
+  bool is_used() const { return platform_code != std::array<char, 4>{}; }
+  // data_space in bytes: the specification has sectors, but some writers state bytes, which are at
+  // least a sector. tapdisk's rule.
+  uint64_t space_bytes() const {
+    return data_space < kSectorBytes ? uint64_t{data_space} * kSectorBytes : data_space;
+  }
 };
 
 struct DynamicHeader {
@@ -138,12 +167,15 @@ struct BatmapHeader {
   uint64_t batmap_bytes = 0;
   uint32_t batmap_version = 0;
   uint32_t checksum = 0;
+  bool is_encrypted = false;  // the blocks of the image are
 };
 
 // nullopt: no batmap header. REQUIRES: bytes.size() == kBatmapHeaderBytes.
 std::optional<BatmapHeader> parse_batmap_header(ByteSpan bytes);
 
-// Is `bytes` the batmap that `header` describes, by its checksum?
-bool batmap_checksum_holds(const BatmapHeader& header, ByteSpan bytes);
+// How much of `batmap`, the bytes that `header` describes, its checksum proves: all of it, the part
+// that tapdisk sums for a disk of `current_size` bytes (a batmap may be made for a larger disk), or
+// nothing.
+uint64_t proved_batmap_bytes(const BatmapHeader& header, ByteSpan batmap, uint64_t current_size);
 
 }  // namespace underlay::vhd

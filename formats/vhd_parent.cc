@@ -1,6 +1,7 @@
 #include "formats/vhd_parent.h"
 
 #include <algorithm>
+#include <array>
 
 #include "formats/windows_path.h"
 
@@ -63,16 +64,49 @@ std::string percent_decoded(std::string_view text) {
 
 bool is_text(std::string_view name) { return name.find('\0') == std::string_view::npos; }
 
+constexpr std::string_view kRelative = "W2ru";
+constexpr std::string_view kOldRelative = "Wi2r";  // both old codes are deprecated
+constexpr std::string_view kAbsolute = "W2ku";
+constexpr std::string_view kOldAbsolute = "Wi2k";
+constexpr std::string_view kFileUrl = "MacX";
+constexpr std::string_view kAlias = "Mac ";
+constexpr std::array kNaming = {kRelative, kOldRelative, kAbsolute, kOldAbsolute, kFileUrl};
+
+std::string_view without_nuls_behind(std::string_view text) {
+  while (text.ends_with('\0')) text.remove_suffix(1);
+  return text;
+}
+
 // Decodes one locator's data into names.
 std::vector<std::string> names_of_locator(const ParentLocator& locator, ByteSpan data) {
-  if (locator.code() == "MacX") {
-    std::string_view url = as_text(data);
-    while (url.ends_with('\0')) url.remove_suffix(1);
-    return names_of_file_url(url);
-  }
+  const std::string_view text = without_nuls_behind(as_text(data));
+  if (locator.code() == kFileUrl) return names_of_file_url(text);
+  // The specification does not say how the deprecated codes' paths are encoded: 8-bit text has no
+  // NULs, UTF-16 mostly has.
+  const bool is_old = locator.code() == kOldRelative || locator.code() == kOldAbsolute;
+  if (is_old && is_text(text)) return {name_of_windows_path(text)};
   const auto path = utf16_to_utf8(data, ByteOrder::kLittle);
   if (!path) return {};
   return {name_of_windows_path(*path)};
+}
+
+// Why a locator is not read, "" when it is.
+std::string defect_of(const ParentLocator& locator, uint64_t data_end) {
+  if (locator.code() == kAlias) return "is an alias of Mac OS, which no other system can follow";
+  if (std::find(kNaming.begin(), kNaming.end(), locator.code()) == kNaming.end()) {
+    return "has an unknown platform code";
+  }
+  if (locator.data_length > kMaxLocatorBytes) {
+    return fmt::format("is longer than {} bytes", kMaxLocatorBytes);
+  }
+  // Some writers leave data_space 0.
+  if (locator.data_space != 0 && locator.data_length > locator.space_bytes()) {
+    return fmt::format("is longer than its data_space {}", locator.data_space);
+  }
+  if (!range_within(locator.data_offset, locator.data_length, data_end)) {
+    return "lies beyond the end of the file";
+  }
+  return "";
 }
 
 // Collects names, each once.
@@ -104,12 +138,13 @@ std::optional<std::string> utf16_to_utf8(ByteSpan bytes, ByteOrder order) {
   return text;
 }
 
-std::string parent_unicode_name(const DynamicHeader& header) {
+std::string parent_unicode_name(const DynamicHeader& header, ByteOrder unmarked) {
   ByteSpan bytes = header.parent_unicode_name;
-  ByteOrder order = ByteOrder::kBig;
+  ByteOrder order = unmarked;
   // tapdisk 0.1 wrote its own byte order, behind a mark.
   const char32_t first = unit_at(bytes, 0, ByteOrder::kBig);
   if (first == kSwappedByteOrderMark) order = ByteOrder::kLittle;
+  if (first == kByteOrderMark) order = ByteOrder::kBig;
   if (first == kSwappedByteOrderMark || first == kByteOrderMark) bytes = bytes.subspan(2);
   size_t units = 0;
   while (units < bytes.size() / 2 && unit_at(bytes, units, order) != 0) ++units;
@@ -132,39 +167,30 @@ std::vector<std::string> names_of_file_url(std::string_view url) {
 }
 
 Result<std::vector<std::string>> parent_names(const DynamicHeader& header, const Source& source,
-                                              uint64_t data_end,
+                                              uint64_t data_end, ByteOrder unmarked,
                                               std::vector<std::string>& warnings) {
-  std::vector<std::string> names;
-  for (const std::string_view code : {"W2ru", "W2ku", "MacX"}) {
-    for (const ParentLocator& locator : header.locators) {
-      if (locator.code() != code) continue;
-      const auto skip = [&](std::string_view why) {
-        warnings.push_back(
-            fmt::format("the parent locator {} (data_offset {}, data_length {}) {}; "
-                        "it is not used",
-                        code, locator.data_offset, locator.data_length, why));
-      };
-      if (locator.data_length > kMaxLocatorBytes) {
-        skip(fmt::format("is longer than {} bytes", kMaxLocatorBytes));
-        continue;
-      }
-      if (!range_within(locator.data_offset, locator.data_length, data_end)) {
-        skip("lies beyond the end of the file");
-        continue;
-      }
-      std::vector<std::byte> data(locator.data_length);
-      TRY(source.read_at(locator.data_offset, data));
-      std::vector<std::string> found = names_of_locator(locator, data);
-      if (found.empty() || found.front().empty()) skip("is not a path");
-      add_names(names, std::move(found));
+  std::array<std::vector<std::string>, kNaming.size()> by_code;
+  for (const ParentLocator& locator : header.locators) {
+    if (!locator.is_used()) continue;
+    const auto skip = [&](std::string_view why) {
+      warnings.push_back(fmt::format(
+          "the parent locator \"{}\" (data_offset {}, data_length {}) {}; it is not used",
+          printable(locator.code()), locator.data_offset, locator.data_length, why));
+    };
+    if (const std::string defect = defect_of(locator, data_end); !defect.empty()) {
+      skip(defect);
+      continue;
     }
+    std::vector<std::byte> data(locator.data_length);
+    TRY(source.read_at(locator.data_offset, data));
+    std::vector<std::string> found = names_of_locator(locator, data);
+    if (found.empty() || found.front().empty()) skip("is not a path");
+    const auto code = std::find(kNaming.begin(), kNaming.end(), locator.code()) - kNaming.begin();
+    add_names(by_code[static_cast<size_t>(code)], std::move(found));
   }
-  add_names(names, {name_of_windows_path(parent_unicode_name(header))});
-  if (names.empty()) {
-    return fail(ErrorKind::kMalformed,
-                "is a differencing image, but neither a parent locator (W2ru, W2ku, MacX) nor "
-                "parent_unicode_name names its parent");
-  }
+  std::vector<std::string> names;
+  for (std::vector<std::string>& found : by_code) add_names(names, std::move(found));
+  add_names(names, {name_of_windows_path(parent_unicode_name(header, unmarked))});
   return names;
 }
 

@@ -18,19 +18,21 @@ enum class ByteOrder : uint8_t { kLittle, kBig };
 // bytes, a surrogate without its other half, a NUL inside.
 std::optional<std::string> utf16_to_utf8(ByteSpan bytes, ByteOrder order);
 
-// The name in the dynamic disk header, "" when it has none or none that is text.
-std::string parent_unicode_name(const DynamicHeader& header);
+// The name in the dynamic disk header, "" when it has none or none that is text. Without a byte
+// order mark, its order is `unmarked`: big-endian, but the machine's in images of tapdisk 0.1.
+std::string parent_unicode_name(const DynamicHeader& header, ByteOrder unmarked);
 
 // The names that a "file:" URL can mean, with and without its %XX decoded: writers differ.
 std::vector<std::string> names_of_file_url(std::string_view url);
 
-// All names to be tried, in this order and each once: relative locators (W2ru), absolute ones
-// (W2ku), file URLs (MacX), the Unicode name. A locator that cannot be used is skipped with a
-// warning: the parent's unique id decides whether another name led to the right file. Fails when no
-// name is left, or when a locator cannot be read. Reads at most 8 * kMaxLocatorBytes, all of them
-// before `data_end`. May block.
+// All names to be tried, in this order and each once: relative locators (W2ru, Wi2r), absolute ones
+// (W2ku, Wi2k), file URLs (MacX), the Unicode name. None when the image states none. A locator that
+// cannot be used (the alias of a "Mac ", an unknown code, data that lies nowhere) is skipped with a
+// warning: the parent's unique id decides whether another name led to the right file. Fails when a
+// locator cannot be read. Reads at most 8 * kMaxLocatorBytes, all of them before `data_end`. May
+// block. `unmarked`: as for parent_unicode_name().
 Result<std::vector<std::string>> parent_names(const DynamicHeader& header, const Source& source,
-                                              uint64_t data_end,
+                                              uint64_t data_end, ByteOrder unmarked,
                                               std::vector<std::string>& warnings);
 
 inline constexpr uint32_t kMaxLocatorBytes = 8192;  // twice PATH_MAX, in UTF-16

@@ -5,10 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "formats/file_range.h"
 #include "formats/metadata.h"
-#include "formats/reader.h"
-#include "formats/vhd_layout.h"
+#include "formats/vhd_blocks.h"
 
 namespace underlay::vhd {
 
@@ -30,17 +28,6 @@ class FixedReader final : public Reader {
   std::string identity_;
 };
 
-// What the opening found out about a dynamic or differencing image.
-struct SparseImage {
-  Footer footer;
-  DynamicHeader header;
-  uint64_t size = 0;                   // guest-visible; the BAT has an entry for each of its blocks
-  uint64_t data_end = 0;               // of the file: blocks lie before it; the BAT lies before it
-  std::optional<ParentLink> parent;    // differencing
-  std::optional<BatmapHeader> batmap;  // whole, with a bit for each block of the disk
-  std::vector<FileRange> metadata;     // structures that no block may overlap
-};
-
 // A dynamic or differencing image.
 class SparseReader final : public Reader {
  public:
@@ -48,16 +35,16 @@ class SparseReader final : public Reader {
   SparseReader(std::shared_ptr<const Source> source, SparseImage image, Caches& caches)
       : image_(std::move(image)),
         bitmap_bytes_(image_.header.bitmap_bytes()),
+        bitmaps_count_(image_.parent || image_.footer.is_by_tapdisk()),
+        bits_are_reversed_(image_.footer.is_by_tapdisk01()),
         source_(source),
         tables_(caches, std::move(source)) {}
 
-  // Fails when an entry of the BAT that the disk needs is wrong. Reads the whole BAT; may block.
-  Result<void> check_table() const;
-
   uint64_t size() const override { return image_.size; }
   uint64_t cluster_size() const override { return image_.header.block_size; }
-  // In a dynamic image, all bytes of a block are the disk's, whatever its sector bitmap says, as
-  // writers leave bits unset. In a differencing image, the sectors of unset bits are the parent's.
+  // In a differencing image, the sectors of unset bits are the parent's. In a dynamic one they are
+  // zeros when tapdisk wrote it, which leaves there what a block device held before; of other
+  // writers, all bytes of a block are the disk's, as some of them leave bits unset (so does qemu).
   Result<Extent> map(uint64_t offset, uint64_t length, MapFor purpose) const override;
   std::optional<ParentLink> parent() const override { return image_.parent; }
   std::string identity() const override { return to_string(image_.footer.unique_id); }
@@ -68,9 +55,7 @@ class SparseReader final : public Reader {
     bool present = false;  // in this image, not in its parent
     uint64_t length = 0;   // bytes
   };
-  uint64_t entry_offset(uint64_t block) const { return image_.header.table_offset + block * 4; }
-  uint64_t blocks() const { return div_round_up(image_.size, image_.header.block_size); }
-  Result<uint64_t> block_start(uint64_t block, uint32_t entry) const;
+  Extent absent(uint64_t length) const;
   Extent free_run(const MetadataSlice& bat, uint64_t offset, uint64_t length) const;
   Result<bool> is_full(uint64_t block, MapFor purpose) const;
   Result<SectorRun> sector_run(uint64_t start, uint64_t within, uint64_t length,
@@ -78,6 +63,8 @@ class SparseReader final : public Reader {
 
   SparseImage image_;
   uint64_t bitmap_bytes_;
+  bool bitmaps_count_;      // the sector bitmaps
+  bool bits_are_reversed_;  // in them: the first sector is the least significant bit of a byte
   std::shared_ptr<const Source> source_;
   Metadata tables_;
 };

@@ -129,7 +129,10 @@ void run(ByteSpan bytes) {
                              .warnings = warnings});
   if (!reader) return check_error(reader.error());
   const Reader& opened = **reader;
-  if (const auto parent = opened.parent()) require(!parent->names.empty(), "a parent has a name");
+  if (const auto parent = opened.parent()) {
+    for (const std::string& name : parent->names)
+      require(!name.empty(), "a parent's name says one");
+  }
   std::vector<Layer> layers;
   layers.push_back({.reader = *std::move(reader), .path = "image"});
   check_disk(Disk(std::move(layers), caches), opened);

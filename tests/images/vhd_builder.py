@@ -1,5 +1,7 @@
 """Builds VHDs that qemu-img cannot make: differencing ones, other block sizes, other creators."""
 import hashlib
+import os
+import random
 import struct
 
 SECTOR = 512
@@ -59,7 +61,14 @@ def footer(size, kind, name, creator=b"win ", version=0x000A0000):
 
 
 def locator_data(code, path):
-    return path.encode() if code == b"MacX" else path.encode("utf-16-le")
+    """Data of a parent locator; `path` may be bytes already."""
+    if isinstance(path, bytes):
+        return path
+    return path.encode() if code in (b"MacX", b"Wi2r", b"Wi2k") else path.encode("utf-16-le")
+
+
+def least_significant_first(bitmap):
+    return bytes(int(f"{byte:08b}"[::-1], 2) for byte in bitmap)
 
 
 def fixed(data, name, **fields):
@@ -88,14 +97,24 @@ def blocks_of(data, parent, block_size, whole_bytes):
     return blocks
 
 
-def sparse(data, name, parent=None, parent_name="", locators=(), unicode_name="",
-           block_size=2 << 20, spare_entries=0, batmap=False, whole_bytes=False, **fields):
+def batmap_checksum(bits, version):
+    """Version 1.1 sums signed bytes."""
+    negative = sum(byte >= 128 for byte in bits) if version == 0x00010001 else 0
+    return (checksum(bits) + 256 * negative) & 0xFFFFFFFF
+
+
+def sparse(data, name, parent=None, parent_name="", locators=(), unicode_name=b"",
+           block_size=2 << 20, spare_entries=0, batmap=False, whole_bytes=False,
+           batmap_version=0x00010002, keyhash=0, sector_bits=False, lsb_first=False,
+           parent_time=0, data_space=SECTOR, **fields):
     """A dynamic VHD with the contents `data`, or a differencing one over the contents `parent` of
-    the VHD `parent_name`. `batmap`: tapdisk's, and no sector bitmap in blocks that are full."""
+    the VHD `parent_name` (None: a raw disk, as tapdisk says it). `batmap`: tapdisk's, and no sector
+    bitmap in blocks that are full. `sector_bits`: of a dynamic one, sectors of zeros have no bit,
+    and other bytes. `lsb_first`: the sector bitmaps of tapdisk 0.1."""
     kind = DYNAMIC if parent is None else DIFFERENCING
     below = bytes(len(data)) if parent is None else parent[:len(data)].ljust(len(data), b"\0")
     blocks = blocks_of(data, below, block_size, whole_bytes)
-    if parent is None:
+    if parent is None and not sector_bits:
         # As qemu: the sector bitmap of a dynamic image's block has all bits set.
         blocks = {number: (b"\xff" * len(bitmap), data[number * block_size:][:block_size]
                            .ljust(block_size, b"\0")) for number, (bitmap, _) in blocks.items()}
@@ -112,22 +131,46 @@ def sparse(data, name, parent=None, parent_name="", locators=(), unicode_name=""
                 bits[number // 8] |= 0x80 >> number % 8
                 blocks[number] = (bytes(len(bitmap)), stored)
         middle = padded(struct.pack(">8sQIII", b"tdbatmap", after_table + SECTOR,
-                                    len(bits) // SECTOR, 0x00010002, checksum(bits))) + bytes(bits)
+                                    len(bits) // SECTOR, batmap_version,
+                                    batmap_checksum(bits, batmap_version)) + bytes([0, keyhash]))
+        middle += bytes(bits)
     table = b""
     for code, path in locators:
         raw = locator_data(code, path)
-        table += struct.pack(">4sIIIQ", code, SECTOR, len(raw), 0, after_table + len(middle))
+        table += struct.pack(">4sIIIQ", code, data_space, len(raw), 0, after_table + len(middle))
         middle += padded(raw)
 
     header = sealed(struct.pack(">8sQQIIII16sII512s192s256x", b"cxsparse", FREE << 32 | FREE,
                                 table_offset, 0x00010000, entries, block_size, 0,
-                                unique_id(parent_name) if parent is not None else bytes(16), 0, 0,
-                                unicode_name.encode("utf-16-be"), table), 36)
+                                unique_id(parent_name) if parent is not None and parent_name
+                                else bytes(16), parent_time, 0, unicode_name, table), 36)
     bat = [FREE] * entries
-    stored = b""
+    stored = bytearray()
     # From the last to the first, so that nobody takes the file's order for the disk's.
     for number in sorted(blocks, reverse=True):
         bitmap, block = blocks[number]
         bat[number] = (after_table + len(middle) + len(stored)) // SECTOR
-        stored += padded(bitmap) + block
-    return end + header + padded(struct.pack(f">{entries}I", *bat)) + middle + stored + end
+        stored += padded(least_significant_first(bitmap) if lsb_first else bitmap) + block
+    return end + header + padded(struct.pack(f">{entries}I", *bat)) + middle + bytes(stored) + end
+
+
+def write(path, data):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as out:
+        out.write(data)
+    return path
+
+
+def changed(data, seed, size=None):
+    """`data` with runs of sectors overwritten: single ones, some on block edges, long ones, and
+    some with zeros, which are data of the child."""
+    rng = random.Random(seed)
+    after = bytearray(data if size is None else data[:size].ljust(size, b"\0"))
+    sectors = len(after) // SECTOR
+    for _ in range(60):
+        count = rng.choice([1, 1, 2, 7, 8, 9, 64, 65, 500])
+        first = rng.choice([rng.randrange(sectors), rng.randrange(sectors // 64) * 64 - 1])
+        part = slice(max(first, 0) * SECTOR, min(max(first, 0) + count, sectors) * SECTOR)
+        length = part.stop - part.start
+        after[part] = bytes(length) if rng.randrange(5) == 0 else rng.randbytes(length)
+    return bytes(after)

@@ -25,6 +25,13 @@ uint32_t sum_of(ByteSpan bytes) {
   return sum;
 }
 
+// As tapdisk summed batmaps of version 1.1.
+uint32_t signed_sum_of(ByteSpan bytes) {
+  int32_t sum = 0;
+  for (const std::byte byte : bytes) sum += static_cast<int8_t>(byte);
+  return static_cast<uint32_t>(sum);
+}
+
 void seal(MutableByteSpan bytes, size_t checksum_at) {
   store_be<uint32_t>(bytes, checksum_at, 0);
   store_be<uint32_t>(bytes, checksum_at, ~sum_of(bytes));
@@ -128,7 +135,8 @@ Bytes VhdBuilder::header() const {
     const size_t entry = kLocatorsAt + i * kLocatorBytes;
     const Bytes& data = locators[i].data;
     put(bytes, entry, as_bytes(locators[i].code));
-    store_be<uint32_t>(bytes, entry + 4, static_cast<uint32_t>(padded(data.size())));
+    store_be<uint32_t>(bytes, entry + 4,
+                       locators[i].data_space.value_or(static_cast<uint32_t>(padded(data.size()))));
     store_be<uint32_t>(bytes, entry + 8, static_cast<uint32_t>(data.size()));
     store_be<uint64_t>(bytes, entry + 16, at);
     at += padded(data.size());
@@ -159,8 +167,9 @@ Bytes VhdBuilder::build() const {
     put(head, 0, as_bytes("tdbatmap"));
     store_be<uint64_t>(head, 8, batmap_header_at() + kSector);
     store_be<uint32_t>(head, 16, static_cast<uint32_t>(bits.size() / kSector));
-    store_be<uint32_t>(head, 20, 0x00010002);
-    store_be<uint32_t>(head, 24, ~sum_of(bits));
+    store_be<uint32_t>(head, 20, batmap_version);
+    store_be<uint32_t>(head, 24,
+                       ~(batmap_version == 0x00010001 ? signed_sum_of(bits) : sum_of(bits)));
     append_padded(image, head);
     append_padded(image, bits);
   }

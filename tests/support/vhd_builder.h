@@ -35,6 +35,7 @@ struct VhdBuilder {
   struct Locator {
     std::string code;
     Bytes data;
+    std::optional<uint32_t> data_space = std::nullopt;  // none: whole sectors, in bytes
   };
 
   uint32_t disk_type = 3;
@@ -51,8 +52,9 @@ struct VhdBuilder {
   std::map<uint32_t, Block> blocks;
   std::vector<Locator> locators;
   Bytes parent_unicode_name;
-  std::optional<Bytes> batmap;  // with tapdisk's header, version 1.2
-  Bytes fixed_data;             // type 2
+  std::optional<Bytes> batmap;  // with tapdisk's header
+  uint32_t batmap_version = 0x00010002;
+  Bytes fixed_data;  // type 2
 
   Bytes build() const;
   // Where build() puts things: block -> byte of its sector bitmap.

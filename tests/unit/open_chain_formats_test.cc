@@ -222,6 +222,49 @@ TEST_CASE("chain: a missing parent names the child and the parent's name") {
   CHECK(c.refusal("top", "top", "\"gone\"") == ErrorKind::kIo);
 }
 
+TEST_CASE("chain: a missing parent's line names the option that says where it is") {
+  Chain c;
+  c.overlay("top", "gone");
+  CHECK(c.refusal("top", "top", "--parent top=PATH") == ErrorKind::kIo);
+  vhd::test::VhdBuilder child = vhd::test::differencing();
+  child.parent_unicode_name = vhd::test::utf16be("old.vhd");
+  c.folder.write("child.vhd", as_text(child.build()));
+  CHECK(c.refusal("child.vhd", "child.vhd", "by any of its 2 names (--parent child.vhd=PATH") ==
+        ErrorKind::kIo);
+  child.parent_unicode_name.clear();
+  child.locators.clear();
+  c.folder.write("child.vhd", as_text(child.build()));
+  CHECK(c.refusal("child.vhd", "child.vhd", "does not name its parent; --parent child.vhd=PATH") ==
+        ErrorKind::kMalformed);
+}
+
+TEST_CASE("chain: a parent that --parent names is checked as one that the image names") {
+  Chain c;
+  TempFolder elsewhere;
+  vhd::test::VhdBuilder parent = vhd::test::dynamic();
+  const std::string child = c.folder.write("child.vhd", as_text(vhd::test::differencing().build()));
+  OpenOptions options;
+  const auto opened = [&](const std::string& path) {
+    options.parents = {{.child = "child.vhd", .path = path}};
+    return open_disk(child, options, c.files, c.caches);
+  };
+  CHECK(opened(elsewhere.write("moved.vhd", as_text(parent.build()))));
+
+  const auto missing = opened(elsewhere.path("none"));
+  REQUIRE_FALSE(missing);
+  CHECK(missing.error().kind == ErrorKind::kIo);
+  CHECK(missing.error().to_string().find("--parent: ") != std::string::npos);
+
+  parent.id = std::byte{0x77};
+  const auto wrong = opened(elsewhere.write("wrong.vhd", as_text(parent.build())));
+  REQUIRE_FALSE(wrong);
+  CHECK(wrong.error().kind == ErrorKind::kMalformed);
+  for (const char* id :
+       {"77777777-7777-7777-7777-777777777777", "11111111-1111-1111-1111-111111111111"}) {
+    CHECK(wrong.error().message.find(id) != std::string::npos);
+  }
+}
+
 TEST_CASE("chain: a vhd whose parent has another unique id is refused") {
   Chain c;
   vhd::test::VhdBuilder child = vhd::test::differencing();

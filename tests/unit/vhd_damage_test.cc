@@ -34,6 +34,53 @@ TEST_CASE("vhd dynamic: a block that ends beyond the data is refused at the open
   CHECK(open(image));
 }
 
+TEST_CASE("vhd dynamic: blocks that overlap are refused by name") {
+  const VhdBuilder builder = dynamic();
+  const auto sector = static_cast<uint32_t>(builder.block_offsets()[1] / 512);
+  for (const uint32_t entry : {sector, sector + 1, sector + kBlock / 512}) {
+    Bytes image = builder.build();
+    store_be<uint32_t>(image, VhdBuilder::kTableAt + 3 * 4, entry);
+    const Opened opened = open(image);
+    INFO("entry ", entry);
+    CHECK(opened.error() == ErrorKind::kMalformed);
+    const std::string message = opened.disk.error().message;
+    for (const std::string word : {"BAT entry 1 ", "entry 3 ", "overlap"}) {
+      CHECK(message.find(word) != std::string::npos);
+    }
+  }
+}
+
+TEST_CASE("vhd dynamic: a BAT of several pieces is checked to its end") {
+  VhdBuilder builder;
+  builder.current_size = uint64_t{kBlock} * 600000;
+  builder.cylinders = 60000;
+  builder.heads = 80;
+  builder.sectors_per_track = 1;
+  builder.blocks[0] = {Bytes(1, std::byte{0xff}), pattern(kBlock, 1)};
+  Bytes image = builder.build();
+  const size_t last = VhdBuilder::kTableAt + 599999 * 4;
+  CHECK(open(image));
+  store_be<uint32_t>(image, last, 1);
+  CHECK(open(image).error() == ErrorKind::kMalformed);
+  store_be<uint32_t>(image, last, 0xfffffffe);
+  CHECK(open(image).error() == ErrorKind::kTruncated);
+  store_be<uint32_t>(image, last, load_be<uint32_t>(image, VhdBuilder::kTableAt));
+  CHECK(open(image).error() == ErrorKind::kMalformed);
+}
+
+TEST_CASE("vhd differencing: a block in a parent locator, in the batmap or its header is refused") {
+  const VhdBuilder child = with_batmap();
+  const size_t batmap = child.batmap_header_at();
+  for (const size_t at : {batmap, batmap + 512, batmap + 1024}) {
+    Bytes image = child.build();
+    store_be<uint32_t>(image, VhdBuilder::kTableAt + 2 * 4, static_cast<uint32_t>(at / 512));
+    const Opened opened = open(image, parent_files());
+    INFO("at ", at);
+    CHECK(opened.error() == ErrorKind::kMalformed);
+    CHECK(opened.disk.error().message.find(fmt::format("(bytes {} ", at)) != std::string::npos);
+  }
+}
+
 TEST_CASE("vhd dynamic: offsets that wrap or leave the file are refused") {
   const auto footer_field = [](size_t offset, uint64_t value) {
     Bytes image = dynamic().build();
@@ -69,22 +116,22 @@ TEST_CASE("vhd dynamic: a damaged dynamic header is refused") {
 
 TEST_CASE("vhd dynamic: a large BAT is checked where it is used") {
   VhdBuilder builder;
-  builder.current_size = uint64_t{kBlock} * 300000;
-  builder.cylinders = 37500;
-  builder.heads = 64;
+  builder.current_size = uint64_t{kBlock} * 1100000;
+  builder.cylinders = 55000;
+  builder.heads = 160;
   builder.sectors_per_track = 1;
-  builder.blocks[299999] = {Bytes(1, std::byte{0xff}), pattern(kBlock, 1)};
+  builder.blocks[1099999] = {Bytes(1, std::byte{0xff}), pattern(kBlock, 1)};
   Bytes image = builder.build();
-  const size_t entry = VhdBuilder::kTableAt + 299998 * 4;
+  const size_t entry = VhdBuilder::kTableAt + 1099998 * 4;
   store_be<uint32_t>(image, entry, 0xfffffffe);
   const Opened disk = open(image);
   REQUIRE(disk);
-  const auto beyond = read(disk, uint64_t{kBlock} * 299998, 512);
+  const auto beyond = read(disk, uint64_t{kBlock} * 1099998, 512);
   REQUIRE_FALSE(beyond);
   CHECK(beyond.error().kind == ErrorKind::kTruncated);
-  CHECK(read(disk, uint64_t{kBlock} * 299999, 512));
+  CHECK(read(disk, uint64_t{kBlock} * 1099999, 512));
   store_be<uint32_t>(image, entry, 1);
-  const auto header = read(open(image), uint64_t{kBlock} * 299998, 512);
+  const auto header = read(open(image), uint64_t{kBlock} * 1099998, 512);
   REQUIRE_FALSE(header);
   CHECK(header.error().kind == ErrorKind::kMalformed);
 }
@@ -114,10 +161,10 @@ TEST_CASE("vhd: a file cut anywhere shows the truth or fails") {
 
 TEST_CASE("vhd: a BAT too large to be checked, and the file cut anywhere") {
   VhdBuilder builder;
-  builder.current_size = 300000 * uint64_t{512};
+  builder.current_size = 1100000 * uint64_t{512};
   builder.block_size = 512;
-  builder.cylinders = 37500;
-  builder.heads = 8;
+  builder.cylinders = 55000;
+  builder.heads = 20;
   builder.sectors_per_track = 1;
   for (uint32_t i = 0; i < 8; ++i) {
     builder.blocks[i] = {Bytes(1, std::byte{0xff}), pattern(512, i)};

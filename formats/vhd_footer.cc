@@ -1,0 +1,141 @@
+#include "formats/vhd_footer.h"
+
+#include <algorithm>
+#include <cassert>
+
+namespace underlay::vhd {
+namespace {
+
+using State = ExaminedFooter::State;
+
+// What tapdisk writes over the trailing footer while it writes to the image.
+constexpr std::byte kInUse{0xc7};
+
+struct Trailing {
+  ExaminedFooter footer;
+  size_t bytes = 0;  // that it takes at the end of the file; 0 when there is none
+};
+
+Trailing examine_tail(ByteSpan tail) {
+  Trailing best;
+  for (const size_t bytes : {kFooterBytes, kShortFooterBytes}) {
+    if (tail.size() < bytes) continue;
+    ExaminedFooter examined = examine_footer(tail.last(bytes));
+    if (examined.state > best.footer.state) {
+      best = Trailing{.footer = std::move(examined), .bytes = bytes};
+    }
+  }
+  if (best.footer.state == State::kNone && tail.size() >= kFooterBytes) {
+    const ByteSpan last = tail.last(kFooterBytes);
+    if (std::all_of(last.begin(), last.end(), [](std::byte b) { return b == kInUse; })) {
+      best.bytes = kFooterBytes;
+    }
+  }
+  return best;
+}
+
+std::string defect_of(const Trailing& trailing) {
+  if (trailing.footer.state != State::kNone) return trailing.footer.defect;
+  if (trailing.bytes == 0) return "is missing (is the file truncated?)";
+  return "was overwritten by tapdisk, as long as it writes to the image (is it in use?)";
+}
+
+// What the copy at 0 of a sparse image says against its trailing footer, "" when nothing.
+std::string copy_disagreement(const ExaminedFooter& copy, const Footer& trailing) {
+  if (copy.state == State::kNone) {
+    return "the copy of the footer at byte 0 is missing; the trailing footer is used";
+  }
+  if (copy.state != State::kWhole) {
+    return fmt::format("the copy of the footer at byte 0 {}; the trailing footer is used",
+                       copy.defect);
+  }
+  if (copy.footer == trailing) return "";
+  return "the copy of the footer at byte 0 differs from the trailing footer, which is used";
+}
+
+// No whole trailing footer: the copy at 0 of a sparse image may stand in for it.
+Result<FoundFooter> find_copy(const ExaminedFooter& copy, const Trailing& trailing, uint64_t size) {
+  const bool trailing_damaged = trailing.footer.state != State::kNone;
+  if (copy.state == State::kNone && !trailing_damaged) {
+    return fail(ErrorKind::kNotFound, "no VHD footer (\"conectix\") at the end of the file");
+  }
+  if (copy.state != State::kWhole) {
+    return fail(ErrorKind::kMalformed, "the trailing VHD footer {}, and the copy at byte 0 {}",
+                defect_of(trailing), copy.state == State::kNone ? "does not exist" : copy.defect);
+  }
+  // In a fixed disk, the bytes at 0 are the guest's.
+  if (copy.footer.disk_type == kTypeFixed ||
+      (trailing_damaged && trailing.footer.footer.disk_type == kTypeFixed)) {
+    return fail(ErrorKind::kMalformed,
+                "the trailing VHD footer {}; a fixed disk has no copy of it, so the one at byte 0 "
+                "may be the guest's",
+                defect_of(trailing));
+  }
+  FoundFooter found{.footer = copy.footer,
+                    .data_end = size - trailing.bytes,
+                    .copy = copy.footer,
+                    .is_rival = false,
+                    .warnings = {}};
+  found.warnings.push_back(
+      fmt::format("the trailing footer {}; the copy at byte 0 is used", defect_of(trailing)));
+  return found;
+}
+
+Failure disabled(std::string_view where, const ExaminedFooter& footer) {
+  return fail(ErrorKind::kMalformed, "the {} {}", where, footer.defect);
+}
+
+}  // namespace
+
+Result<FoundFooter> find_footer(ByteSpan head, ByteSpan tail, uint64_t size) {
+  const Trailing trailing = examine_tail(tail);
+  ExaminedFooter copy;
+  // In a smaller file, the first sector is (a part of) the trailing footer.
+  if (size >= kFooterBytes + kShortFooterBytes && head.size() >= kFooterBytes) {
+    copy = examine_footer(head.first(kFooterBytes));
+  }
+  if (trailing.footer.state == State::kDisabled) {
+    return disabled("trailing VHD footer", trailing.footer);
+  }
+  const bool whole = trailing.footer.state == State::kWhole;
+  const bool sparse = !whole || trailing.footer.footer.is_sparse();
+  if (sparse && copy.state == State::kDisabled) {
+    return disabled("copy of the VHD footer at byte 0", copy);
+  }
+  if (!whole) return find_copy(copy, trailing, size);
+
+  FoundFooter found{.footer = trailing.footer.footer,
+                    .data_end = size - trailing.bytes,
+                    .copy = std::nullopt,
+                    .is_rival = false,
+                    .warnings = {}};
+  if (!sparse) return found;
+  if (copy.state == State::kWhole && copy.footer.is_sparse() &&
+      copy.footer.unique_id != found.footer.unique_id) {
+    found.copy = copy.footer;
+    found.is_rival = true;
+    return found;
+  }
+  std::string disagreement = copy_disagreement(copy, found.footer);
+  if (!disagreement.empty()) found.warnings.push_back(std::move(disagreement));
+  return found;
+}
+
+std::optional<FoundFooter> settled_by_footer_at(uint64_t at, ByteSpan bytes, uint64_t size,
+                                                const FoundFooter& found) {
+  assert(found.copy);
+  const ExaminedFooter behind = examine_footer(bytes);
+  if (behind.state != State::kWhole || behind.footer != *found.copy) return std::nullopt;
+  FoundFooter settled{.footer = *found.copy,
+                      .data_end = at,
+                      .copy = std::nullopt,
+                      .is_rival = false,
+                      .warnings = {}};
+  settled.warnings.push_back(fmt::format(
+      "the image ends with its footer at byte {}, {} bytes before the end of the file{}: taken for "
+      "an image on a larger device",
+      at, size - at - kFooterBytes, found.is_rival ? ", where another image's footer stands" : ""));
+  return settled;
+}
+
+}  // namespace underlay::vhd
