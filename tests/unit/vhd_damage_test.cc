@@ -68,17 +68,22 @@ TEST_CASE("vhd dynamic: a BAT of several pieces is checked to its end") {
   CHECK(open(image).error() == ErrorKind::kMalformed);
 }
 
-TEST_CASE("vhd differencing: a block in a parent locator, in the batmap or its header is refused") {
-  const VhdBuilder child = with_batmap();
-  const size_t batmap = child.batmap_header_at();
-  for (const size_t at : {batmap, batmap + 512, batmap + 1024}) {
+TEST_CASE("vhd differencing: a block in the batmap, its header or a parent locator is refused") {
+  const auto check_refused = [](const VhdBuilder& child, size_t at) {
     Bytes image = child.build();
     store_be<uint32_t>(image, VhdBuilder::kTableAt + 2 * 4, static_cast<uint32_t>(at / 512));
     const Opened opened = open(image, parent_files());
     INFO("at ", at);
     CHECK(opened.error() == ErrorKind::kMalformed);
     CHECK(opened.disk.error().message.find(fmt::format("(bytes {} ", at)) != std::string::npos);
-  }
+  };
+  VhdBuilder child = with_batmap();
+  child.locators.clear();
+  child.parent_unicode_name = utf16be("parent.vhd");
+  check_refused(child, child.batmap_header_at());
+  check_refused(child, child.batmap_header_at() + 512);
+  const VhdBuilder with_locator = differencing();
+  check_refused(with_locator, with_locator.batmap_header_at());  // the locator, without a batmap
 }
 
 TEST_CASE("vhd dynamic: offsets that wrap or leave the file are refused") {
