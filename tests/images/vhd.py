@@ -95,7 +95,9 @@ class Maker:
         for block_size in (512, 4096, 512 << 10, 4 * MIB):
             data = content(9 * MIB + 4096, block_size)
             image = sparse(data, "blocks", block_size=block_size)
-            self.add("blocks", f"vhd-dynamic-block-{block_size}", image, data, ["qemu", "libvhdi"])
+            # libvhdi 20210425 cannot read blocks of one sector.
+            self.add("blocks", f"vhd-dynamic-block-{block_size}", image, data,
+                     ["qemu"] if block_size == SECTOR else ["qemu", "libvhdi"])
         data = content(5 * MIB, 3)
         self.add("blocks", "vhd-dynamic-spare-bat-entries",
                  sparse(data, "spare", spare_entries=3000), data, ["qemu", "libvhdi"])

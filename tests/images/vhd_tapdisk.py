@@ -13,7 +13,7 @@ V01, V11, V12, V13 = 0x00000001, 0x00010001, 0x00010002, 0x00010003
 def batmaps(maker):
     base = content(8 * MIB, 13)
     base_path = write(maker.manifest.path("tap-base.vhd"),
-                      sparse(base, "tap-base", creator=TAPDISK, version=V13, batmap=True))
+                      sparse(base, "tap-base", creator=TAPDISK, version=V11))
     data = bytearray(changed(base, 14))
     data[4096:4 * MIB - 4096] = random.Random(15).randbytes(4 * MIB - 8192)
     data = bytes(data)
@@ -44,11 +44,13 @@ def hidden_and_open(maker):
 def sector_bits(maker):
     """Sectors that were never written hold what their device did before."""
     data = content(6 * MIB, 30)
-    for kind, fields in (("1.3", {"version": V13, "batmap": True}), ("1.1", {"version": V11}),
-                         ("0.1", {"version": V01, "lsb_first": True})):
+    for kind, oracles, fields in (
+            ("1.3", [], {"version": V13, "batmap": True}), ("1.1", [], {"version": V11}),
+            ("1.1-bytes", ["libvhdi"], {"version": V11, "whole_bytes": True}),
+            ("0.1", [], {"version": V01, "lsb_first": True})):
         maker.add("tapdisk-sectors", f"vhd-tapdisk-sectors-{kind}",
                   sparse(data, "bits", creator=TAPDISK, sector_bits=True, block_size=128 << 10,
-                         **fields), data, [], args=())
+                         **fields), data, oracles, args=())
 
 
 def version_01(maker):
