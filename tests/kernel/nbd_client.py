@@ -4,6 +4,7 @@ thin volume that dmsetup makes. What has to hold before underlay-thin joins the 
 import contextlib
 import os
 import pathlib
+import shutil
 
 import guest
 from guest import (MIB, PROGRAMS, WORK, check, equal, mounted, must, nbd_reads, read_at,
@@ -48,6 +49,21 @@ def every_template_has_its_contents():
     for one in templates():
         with attached(one) as (device, _):
             same_contents(device, one.raw)
+
+
+@scenario
+def a_vhd_ends_before_the_device_that_holds_it():
+    for name in ("dynamic.vhd", "differencing.vhd"):
+        one = template(name).copy()
+        shutil.copy(os.path.join(os.path.dirname(template(name).path), "parent.vhd"), WORK)
+        os.truncate(one.path, os.path.getsize(one.path) + 5 * MIB)
+        # A link beside its parent, so that the name of the parent leads there.
+        loop = must("losetup", "--find", "--show", "--read-only", one.path).strip()
+        os.unlink(one.path)
+        os.symlink(loop, one.path)
+        with attached(one) as (device, _):
+            same_contents(device, one.raw)
+        must("losetup", "-d", loop)
 
 
 @scenario
