@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "formats/utf16.h"
 #include "formats/windows_path.h"
 
 namespace underlay::vhd {
@@ -9,34 +10,6 @@ namespace {
 
 constexpr char32_t kByteOrderMark = 0xfeff;
 constexpr char32_t kSwappedByteOrderMark = 0xfffe;
-
-bool is_high_surrogate(char32_t unit) { return unit >= 0xd800 && unit < 0xdc00; }
-bool is_low_surrogate(char32_t unit) { return unit >= 0xdc00 && unit < 0xe000; }
-
-void append_utf8(std::string& text, char32_t code) {
-  const auto put = [&](char32_t byte) { text += static_cast<char>(byte); };
-  const auto put_rest = [&](int shift) { put(0x80 | ((code >> shift) & 0x3f)); };
-  if (code < 0x80) {
-    put(code);
-  } else if (code < 0x800) {
-    put(0xc0 | (code >> 6));
-    put_rest(0);
-  } else if (code < 0x10000) {
-    put(0xe0 | (code >> 12));
-    put_rest(6);
-    put_rest(0);
-  } else {
-    put(0xf0 | (code >> 18));
-    put_rest(12);
-    put_rest(6);
-    put_rest(0);
-  }
-}
-
-char32_t unit_at(ByteSpan bytes, size_t index, ByteOrder order) {
-  return order == ByteOrder::kBig ? load_be<uint16_t>(bytes, index * 2)
-                                  : load_le<uint16_t>(bytes, index * 2);
-}
 
 int hex_digit(char digit) {
   if (digit >= '0' && digit <= '9') return digit - '0';
@@ -85,34 +58,15 @@ void add_names(std::vector<std::string>& names, std::vector<std::string> more) {
 
 }  // namespace
 
-std::optional<std::string> utf16_to_utf8(ByteSpan bytes, ByteOrder order) {
-  if (bytes.size() % 2 != 0) return std::nullopt;
-  size_t units = bytes.size() / 2;
-  while (units > 0 && unit_at(bytes, units - 1, order) == 0) --units;
-  std::string text;
-  for (size_t i = 0; i < units; ++i) {
-    char32_t code = unit_at(bytes, i, order);
-    if (code == 0 || is_low_surrogate(code)) return std::nullopt;
-    if (is_high_surrogate(code)) {
-      const char32_t low = i + 1 < units ? unit_at(bytes, i + 1, order) : 0;
-      if (!is_low_surrogate(low)) return std::nullopt;
-      code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
-      ++i;
-    }
-    append_utf8(text, code);
-  }
-  return text;
-}
-
 std::string parent_unicode_name(const DynamicHeader& header) {
   ByteSpan bytes = header.parent_unicode_name;
   ByteOrder order = ByteOrder::kBig;
   // tapdisk 0.1 wrote its own byte order, behind a mark.
-  const char32_t first = unit_at(bytes, 0, ByteOrder::kBig);
+  const char32_t first = utf16_unit(bytes, 0, ByteOrder::kBig);
   if (first == kSwappedByteOrderMark) order = ByteOrder::kLittle;
   if (first == kSwappedByteOrderMark || first == kByteOrderMark) bytes = bytes.subspan(2);
   size_t units = 0;
-  while (units < bytes.size() / 2 && unit_at(bytes, units, order) != 0) ++units;
+  while (units < bytes.size() / 2 && utf16_unit(bytes, units, order) != 0) ++units;
   return utf16_to_utf8(bytes.first(units * 2), order).value_or("");
 }
 

@@ -2,7 +2,6 @@
 // specification) and the parent's Unicode name, reduced to names that can exist here.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,12 +10,6 @@
 #include "io/source.h"
 
 namespace underlay::vhd {
-
-enum class ByteOrder : uint8_t { kLittle, kBig };
-
-// UTF-16 as UTF-8, without the NULs that end it. nullopt for what is no text: an odd number of
-// bytes, a surrogate without its other half, a NUL inside.
-std::optional<std::string> utf16_to_utf8(ByteSpan bytes, ByteOrder order);
 
 // The name in the dynamic disk header, "" when it has none or none that is text.
 std::string parent_unicode_name(const DynamicHeader& header);

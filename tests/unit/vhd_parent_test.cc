@@ -12,8 +12,6 @@ namespace underlay::vhd::test {
 namespace {
 
 using Names = std::vector<std::string>;
-using vhd::ByteOrder;
-using vhd::utf16_to_utf8;
 
 Bytes units(std::initializer_list<uint16_t> list) {
   Bytes bytes;
@@ -22,10 +20,6 @@ Bytes units(std::initializer_list<uint16_t> list) {
     bytes.push_back(static_cast<std::byte>(unit >> 8));
   }
   return bytes;
-}
-
-std::optional<std::string> little(std::initializer_list<uint16_t> list) {
-  return utf16_to_utf8(units(list), ByteOrder::kLittle);
 }
 
 // What an image of these locators and this name says of its parent.
@@ -45,30 +39,6 @@ Told told_by(VhdBuilder builder, const std::function<void(vhd::DynamicHeader&)>&
   Names warnings;
   auto names = vhd::parent_names(header, source, image.size(), warnings);
   return {.names = std::move(names), .warnings = std::move(warnings)};
-}
-
-TEST_CASE("vhd names: UTF-16 becomes UTF-8") {
-  CHECK(little({}) == "");
-  CHECK(little({'a', 0xe4, 0x20ac, 0xd83d, 0xdcbe}) == "a\u00e4\u20ac\U0001f4be");
-  CHECK(little({0xd800, 0xdc00}) == "\U00010000");
-  CHECK(little({0xdbff, 0xdfff}) == "\U0010ffff");
-  CHECK(utf16_to_utf8(utf16be("big"), ByteOrder::kBig) == "big");
-}
-
-TEST_CASE("vhd names: NULs may end UTF-16, but not stand inside") {
-  CHECK(little({'a', 0, 0}) == "a");
-  CHECK(little({0}) == "");
-  CHECK_FALSE(little({'a', 0, 'b'}));
-  CHECK_FALSE(little({0, 'b'}));
-}
-
-TEST_CASE("vhd names: what is no UTF-16 is no name") {
-  CHECK_FALSE(utf16_to_utf8(Bytes(1, std::byte{'a'}), ByteOrder::kLittle));
-  CHECK_FALSE(utf16_to_utf8(Bytes(3, std::byte{'a'}), ByteOrder::kLittle));
-  CHECK_FALSE(little({0xd83d}));
-  CHECK_FALSE(little({0xd83d, 'a'}));
-  CHECK_FALSE(little({0xdcbe, 0xd83d}));
-  CHECK_FALSE(little({0xd83d, 0}));
 }
 
 TEST_CASE("vhd names: file URLs, decoded and as they are") {
