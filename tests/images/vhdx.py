@@ -42,18 +42,16 @@ FEATURES = (
 
 def changed(data, seed, size=None, sector=512):
     """`data` with runs of sectors overwritten: single ones, ones at the edges of bytes and words of
-    a bitmap, long ones; and zeros, as single sectors and as a whole block."""
+    a bitmap, long ones, and some with zeros, which are data of the child."""
     rng = random.Random(seed)
     after = bytearray(data if size is None else data[:size].ljust(size, b"\0"))
     sectors = len(after) // sector
     for _ in range(60):
-        count = rng.choice([1, 1, 2, 7, 8, 9, 63, 64, 65, 500])
+        count = rng.choice([1, 1, 2, 7, 8, 9, 63, 64, 65, 250 * 1024 // sector])
         first = rng.choice([rng.randrange(sectors), max(rng.randrange(sectors // 64) * 64 - 1, 0)])
         part = slice(first * sector, min(first + count, sectors) * sector)
         length = part.stop - part.start
         after[part] = bytes(length) if rng.randrange(5) == 0 else rng.randbytes(length)
-    if len(after) >= 4 * MIB:
-        after[3 * MIB:4 * MIB] = bytes(MIB)
     return bytes(after)
 
 
@@ -119,7 +117,7 @@ class Maker:
             self.built("sectors-4096", f"vhdx-sectors-4096-{megabytes}M", data,
                        block_size=megabytes * MIB, sector=4096)
         self.built("fixed", "vhdx-leave-blocks-allocated", data, ["qemu", "libvhdi"], flags=1)
-        self.built("dynamic", "vhdx-cut-last-block", data, [], block_size=8 * MIB,
+        self.built("dynamic", "vhdx-cut-last-block", data, block_size=8 * MIB,
                    full_blocks=False)
 
     def copies(self):
@@ -132,7 +130,9 @@ class Maker:
             with open(self.path(name), "r+b") as file:
                 file.seek(at + 40)
                 file.write(b"\xee")
-            oracles = [] if kind == "region-table-1" else ["qemu"]
+            # libvhdi wants both region tables; qemu never looks at the second.
+            oracles = {"region-table-1": [], "region-table-2": ["qemu"]}.get(kind,
+                                                                             ["qemu", "libvhdi"])
             self.add("second-copies", name, data, oracles, args=())
         # Disk2vhd writes the same header twice.
         shutil.copy(image, self.path("vhdx-equal-headers"))
@@ -140,7 +140,7 @@ class Maker:
             for at in HEADERS_AT:
                 file.seek(at)
                 file.write(builder.header(1, "whole"))
-        self.add("second-copies", "vhdx-equal-headers", data, ["qemu"], args=())
+        self.add("second-copies", "vhdx-equal-headers", data, ["qemu", "libvhdi"], args=())
         self.built("optional-parts", "vhdx-optional-parts", data, ["qemu"],
                    more_items=[(uuid.UUID(int=1), b"user's", 1), (uuid.UUID(int=2), b"", 0)],
                    more_regions=[(uuid.UUID(int=3), 1 << 30, MIB, 0)])
@@ -152,13 +152,16 @@ class Maker:
         for megabytes in (1, 2, 8):
             self.child("differencing", f"vhdx-differencing-{megabytes}M", data, base_path, base,
                        block_size=megabytes * MIB)
+        # libvhdi 20210425 shows the parent where the child has zeros. One block of each state.
+        zeros = data[:3 * MIB] + bytes(3 * MIB) + data[6 * MIB:]
+        self.child("discarded", "vhdx-differencing-zeros", zeros, base_path, base, oracles=())
         base_4k = self.built("sectors-4096", "base-4096", base, sector=4096, block_size=2 * MIB)
         self.child("sectors-4096", "vhdx-differencing-sectors-4096",
                    changed(base, 9, sector=4096), base_4k, base, sector=4096)
         fixed = self.built("fixed", "base-fixed", base, ["qemu", "libvhdi"], flags=1)
         self.child("differencing", "vhdx-differencing-over-fixed", data, fixed, base)
         self.child("differencing", "vhdx-parent-smaller", changed(base, 10, 23 * MIB + 512), base_path,
-                   base)
+                   base, oracles=())
         self.child("differencing", "vhdx-parent-larger", changed(base, 11, 15 * MIB - 512), base_path,
                    base)
         chain, below = [base_path], base
@@ -168,7 +171,7 @@ class Maker:
                               parents=list(chain))
             chain, below = [path] + chain, data
 
-    def child(self, feature, name, data, parent_path, parent_data, oracles=(), parents=None,
+    def child(self, feature, name, data, parent_path, parent_data, oracles=("libvhdi",), parents=None,
               parent_name=None, paths=None, args=(), **fields):
         parent_file = os.path.basename(parent_path)
         parent_name = parent_name or parent_file.rsplit(".", 1)[0]
@@ -180,7 +183,7 @@ class Maker:
     def names(self):
         """Each way in which an image can name its parent."""
         base = content(6 * MIB, 12)
-        base_path = self.built("dynamic", "named", base, ["qemu"])
+        base_path = self.built("dynamic", "named", base, ["qemu", "libvhdi"])
         os.makedirs(self.manifest.path("sub"), exist_ok=True)
         in_sub = self.manifest.path("sub/b\u00e4se \U0001f4be.vhdx")
         builder.build(in_sub, base, "in-sub")
@@ -201,7 +204,8 @@ class Maker:
                 ("linkage2", {"parent_linkage": f"{{{uuid.UUID(int=5)}}}",
                               "parent_linkage2": f"{{{builder.data_write_guid('named')}}}".upper(),
                               "relative_path": "named.vhdx"})):
-            self.child("parent-names", f"vhdx-parent-by-{kind}", data, base_path, base, paths=paths)
+            self.child("parent-names", f"vhdx-parent-by-{kind}", data, base_path, base, paths=paths,
+                       oracles=() if kind == "linkage2" else ("libvhdi",))
         self.child("parent-names", "vhdx-parent-by-operator", data, base_path, base,
                    paths={"relative_path": "gone.vhdx"},
                    args=("--parent", f"vhdx-parent-by-operator.vhdx={base_path}"))
@@ -225,7 +229,7 @@ class Maker:
             builder.build(self.path(name), data, name)
             dirty(name, offsets, **fields)
             self.add("dirty-log", name, data, args=())
-        base_path = self.built("dynamic", "dirty-base", base, ["qemu"])
+        base_path = self.built("dynamic", "dirty-base", base, ["qemu", "libvhdi"])
         child = changed(base, 16)
         name = "vhdx-dirty-differencing"
         builder.build(self.path(name), child, name, parent=base,

@@ -100,21 +100,20 @@ def metadata(size, block_size, sector, flags, locator, more=()):
     return table.ljust(64 << 10, b"\0") + data
 
 
-def partial_block(own, other, sector, whole_bytes):
+def partial_block(own, other, sector):
     """The bits of the sectors of `own` that differ from `other`, and a block that has nothing but
-    them. `whole_bytes`: runs of set bits go on to the end of their last byte."""
+    them."""
     bits = []
     stored = bytearray(b"\xdb" * len(own))
-    for number, at in enumerate(range(0, len(own), sector)):
+    for at in range(0, len(own), sector):
         part = slice(at, at + sector)
-        running = whole_bytes and any(bits[number - number % 8:])
-        bits.append(own[part] != other[part] or running)
+        bits.append(own[part] != other[part])
         if bits[-1]:
             stored[part] = own[part]
     return bits, bytes(stored)
 
 
-def plan_blocks(data, parent, block_size, sector, whole_bytes):
+def plan_blocks(data, parent, block_size, sector):
     """[(state, stored bytes or None, bits or None)] of the payload blocks. Blocks that the parent
     does not show but zeros have the states that mean zeros (2.5.1.1) in turn; every other block that
     differs from the parent is stored in full."""
@@ -134,16 +133,16 @@ def plan_blocks(data, parent, block_size, sector, whole_bytes):
         elif number % 2 == 0:
             plan.append((FULLY, own, None))
         else:
-            bits, stored = partial_block(own, below[at:at + block_size], sector, whole_bytes)
+            bits, stored = partial_block(own, below[at:at + block_size], sector)
             plan.append((PARTIALLY, stored, bits))
     return plan
 
 
 def build(path, data, name, parent=None, locator=None, block_size=MIB, sector=512, flags=0,
-          whole_bytes=False, more_items=(), more_regions=(), full_blocks=True):
+          more_items=(), more_regions=(), full_blocks=True):
     """Writes the VHDX `name` with the contents `data`; over the contents `parent`, which `locator`
     (a dict, 2.6.2.6.3) names. `full_blocks`: no block is cut where the disk ends."""
-    plan = plan_blocks(data, parent, block_size, sector, whole_bytes)
+    plan = plan_blocks(data, parent, block_size, sector)
     ratio = (1 << 23) * sector // block_size
     bat = [0] * (-(-len(plan) // ratio) * (ratio + 1))  # 2.5
     bat_bytes = -(-len(bat) * 8 // MIB) * MIB
