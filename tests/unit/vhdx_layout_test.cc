@@ -76,18 +76,20 @@ TEST_CASE("vhdx headers: the one with the higher number counts, or the one that 
               image.begin() + static_cast<std::ptrdiff_t>(kHeadersAt[header] + 32));
     seal(image, kHeadersAt[header], kHeaderBytes);
   };
-  CHECK(identity([&](Bytes& image) { rename(image, 0); }) == std::pair("11111111", size_t{0}));
-  CHECK(identity([&](Bytes& image) { rename(image, 1); }) == std::pair("01234567", size_t{0}));
+  CHECK(identity([&](Bytes& image) { rename(image, 0); }) ==
+        std::pair(std::string("11111111"), size_t{0}));
+  CHECK(identity([&](Bytes& image) { rename(image, 1); }) ==
+        std::pair(std::string("01234567"), size_t{0}));
   CHECK(identity([&](Bytes& image) {
           rename(image, 0);
           store_le<uint64_t>(image, kHeadersAt[0] + 8, 3);
           seal(image, kHeadersAt[0], kHeaderBytes);
-        }) == std::pair("01234567", size_t{0}));
+        }) == std::pair(std::string("01234567"), size_t{0}));
   for (const size_t damage : {0u, 5u, 4095u}) {
     CHECK(identity([&](Bytes& image) {
             rename(image, 0);
             image[kHeadersAt[1] + damage] ^= std::byte{1};
-          }) == std::pair("01234567", size_t{1}));
+          }) == std::pair(std::string("01234567"), size_t{1}));
   }
 }
 

@@ -75,11 +75,11 @@ TEST_CASE("vhdx locator: what reaches beyond its end, or above a budget, is refu
   };
   CHECK(with(18, uint16_t{kMaxKeyValues + 1}) == ErrorKind::kLimit);  // KeyValueCount
   CHECK(with(18, uint16_t{kMaxKeyValues}) == ErrorKind::kMalformed);
-  CHECK(with(20, ~uint32_t{0}) == ErrorKind::kMalformed);  // KeyOffset
-  CHECK(with(24, ~uint32_t{0}) == ErrorKind::kMalformed);  // ValueOffset
-  CHECK(with(28, ~uint16_t{0}) == ErrorKind::kMalformed);  // KeyLength
+  CHECK(with(20, ~uint32_t{0}) == ErrorKind::kMalformed);      // KeyOffset
+  CHECK(with(24, ~uint32_t{0}) == ErrorKind::kMalformed);      // ValueOffset
+  CHECK(with(28, uint16_t{0xffff}) == ErrorKind::kMalformed);  // KeyLength
   CHECK(with(28, uint16_t{3}) == ErrorKind::kMalformed);
-  CHECK(with(30, ~uint16_t{0}) == ErrorKind::kMalformed);  // ValueLength
+  CHECK(with(30, uint16_t{0xffff}) == ErrorKind::kMalformed);  // ValueLength
   CHECK(refusal(parent_locator({{"parent_linkage", kLinkage}, {"parent_linkage", kLinkage}})) ==
         ErrorKind::kMalformed);
   CHECK(refusal(parent_locator(
