@@ -10,6 +10,8 @@ struct FileRange {
   uint64_t offset = 0;
   uint64_t length = 0;
 
+  bool operator==(const FileRange&) const = default;
+
   // Have the two a byte in common? An empty range has none.
   constexpr bool overlaps(const FileRange& other) const {
     if (length == 0 || other.length == 0) return false;

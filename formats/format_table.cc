@@ -6,6 +6,7 @@
 #include "formats/qcow2.h"
 #include "formats/raw.h"
 #include "formats/vhd.h"
+#include "formats/vhdx.h"
 #include "formats/vmdk.h"
 
 namespace underlay {
@@ -20,6 +21,7 @@ constexpr std::array kFormats = {
            .probe = probe_vhd,
            .set_option = set_vhd_option,
            .open = open_vhd},
+    Format{.name = "vhdx", .probe = probe_vhdx, .open = open_vhdx},
     Format{.name = "vmdk", .probe = probe_vmdk, .open = open_vmdk},
 };
 

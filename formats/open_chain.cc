@@ -143,7 +143,8 @@ class ChainOpener {
     if (chosen.guessed && (parent.parent() || parent.sources().size() > 1)) {
       return unstated_format(child, link, "names further files");
     }
-    if (!link.identity.empty() && link.identity != parent.identity()) {
+    const bool is_other = !link.other_identity.empty() && link.other_identity == parent.identity();
+    if (!link.identity.empty() && link.identity != parent.identity() && !is_other) {
       return in_file(fail(ErrorKind::kMalformed,
                           "its parent \"{}\" has identity {}, not {}: it is another image, or was "
                           "changed after the child was made",

@@ -28,6 +28,7 @@ struct ParentLink {
   std::vector<std::string> names;     // to be tried in this order; none: the operator must say
   std::optional<std::string> format;  // as format_table.h names it; nullopt: the image does not say
   std::string identity;               // what identity() of the parent must be; "" when not stated
+  std::string other_identity{};       // another that will do, "" for none
   ImageOptions options{};             // that the parent is to be opened with
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "formats/utf16.h"
 #include "formats/windows_path.h"
 
 namespace underlay::vhd {

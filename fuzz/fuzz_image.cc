@@ -7,6 +7,7 @@
 
 #include "formats/disk.h"
 #include "formats/format_table.h"
+#include "fuzz/image_of_input.h"
 #include "io/memory_source.h"
 
 namespace underlay {
@@ -113,8 +114,7 @@ void check_disk(const Disk& disk, const Reader& reader) {
 
 void run(ByteSpan bytes) {
   const Format& format = *find_format(UNDERLAY_FUZZ_FORMAT);
-  const auto source =
-      std::make_shared<MemorySource>(std::vector<std::byte>(bytes.begin(), bytes.end()), "image");
+  const auto source = std::make_shared<MemorySource>(image_of_input(bytes), "image");
   (void)guess_format(*source);
   // Outlive the reader.
   Caches caches(Caches::Budget{.tables = 1 << 20, .clusters = 4 << 20});

@@ -33,6 +33,9 @@ HOLE, ZERO = 1, 2  # the bits of base:allocation: takes no space, reads as zeros
 KEEPS_SPACE_OF_ZEROS = re.compile(
     r"qcow2-(zeros|extended-\d+|extended-\d+-overlay|data-file|data-file-raw|data-file-overlay)")
 
+# qemu's drivers that say of no byte where it lies: all of a disk is data to them.
+QEMU_KNOWS_NO_HOLES_OF = ("vhdx",)
+
 
 class Mismatch(AssertionError):
     """An image is not served as it must be."""
@@ -260,7 +263,8 @@ def main():
         failed = image_set.judge(images, served_rightly, "served")
         failed += image_set.judge(for_qemu, as_sparse_as_qemu, "as sparse as qemu's")
         fill_holes_of_all(folder)
-        failed += image_set.judge(for_qemu, status_as_qemu, "status as qemu's")
+        if format_name not in QEMU_KNOWS_NO_HOLES_OF:
+            failed += image_set.judge(for_qemu, status_as_qemu, "status as qemu's")
         failed += matrix.failed
         print(matrix, flush=True)
     image_set.exit_when_failed(failed, images)
