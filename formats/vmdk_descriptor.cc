@@ -171,9 +171,11 @@ class DescriptorParser {
     if (is("parentFileNameHint")) return parse_text(key, value, hint_);
     if (is("encoding")) return parse_text(key, value, encoding_);
     if (is("encryptionKeys") || is("iofilters")) {
-      return fail(ErrorKind::kUnsupported,
-                  "{} says that the data is encrypted or filtered: such disks are not served",
-                  printable(key));
+      return fail(
+          ErrorKind::kUnsupported,
+          "{} says that the data is encrypted or filtered: such disks are not served; decrypt it "
+          "where it was encrypted",
+          printable(key));
     }
     return {};  // disk database, change tracking, and other things that do not move data
   }
@@ -316,8 +318,9 @@ class DescriptorParser {
     if (decoded && *decoded != file.name) {
       file.as_written = std::exchange(file.name, *std::move(decoded));
     } else if (!decoded && decoded.error().kind != ErrorKind::kMalformed) {
-      return with_context(std::move(decoded).error(),
-                          fmt::format("file name \"{}\": ", printable(file.name, 200)));
+      return fail(decoded.error().kind,
+                  "file name \"{}\": {}: give the file an ASCII name, here as well",
+                  printable(file.name, 200), decoded.error().message);
     }
     return {};
   }
