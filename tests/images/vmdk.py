@@ -416,11 +416,18 @@ def wrong_parents():
     data = content(MIB, 91)
     sectors = len(data) // SECTOR
     text = descriptor("monolithicSparse", [f'RW {sectors} SPARSE "x"'], cid="12345678")
-    save("wrong/base.vmdk", sparse_file(data, text=text))
+    base = save("wrong/base.vmdk", sparse_file(data, text=text))
     for name, cid, hint, words in (("changed-parent", "12345679", "base.vmdk", "--parent"),
                                    ("missing-parent", "12345678", "gone.vmdk", "gone.vmdk")):
         text = descriptor("monolithicSparse", [f'RW {sectors} SPARSE "x"'], parent_cid=cid, hint=hint)
         refuse(name, save(f"wrong/{name}.vmdk", sparse_file(data, text=text)), words, "wrong-parent")
+    # The same, with the operator's word on where the parent is.
+    child = sparse_file(data, text=descriptor("monolithicSparse", [f'RW {sectors} SPARSE "x"'],
+                                              parent_cid="12345678", hint="gone.vmdk"), present=set())
+    save("wrong/stated-parent.vmdk", child)
+    manifest.add("delta-stated-parent", manifest.path("wrong/stated-parent.vmdk"),
+                 write_raw(manifest.path("stated.raw"), data),
+                 ["-f", "vmdk", "--parent", f"stated-parent.vmdk={base}"], feature="delta")
 
 
 def damaged():

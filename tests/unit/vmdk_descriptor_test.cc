@@ -259,6 +259,14 @@ TEST_CASE("vmdk descriptor: a name in an unknown encoding is refused, with both"
   CHECK(contains(refused.error().message, "disk-"));
 }
 
+TEST_CASE("vmdk descriptor: files of changed-block tracking and of digests are no extents") {
+  const auto d = parse_vmdk_descriptor(
+      vmdk_text("vmfs", {"changeTrackPath=\"a-ctk.vmdk\"", "digestFilename=\"a-digest.vmdk\"",
+                         "digestType=\"CBRC\"", "RW 8 VMFS \"a-flat.vmdk\""}));
+  REQUIRE(d);
+  CHECK(d->extents.size() == 1);
+}
+
 TEST_CASE("vmdk descriptor: the number of extents and their sum are limited") {
   const std::vector<std::string> most(kVmdkMaxExtents, "RW 1 ZERO");
   CHECK(parse_vmdk_descriptor(vmdk_text("custom", most)));
