@@ -147,7 +147,8 @@ class ChainOpener {
     if (!link.identity.empty() && link.identity != parent.identity() && !is_other) {
       return in_file(fail(ErrorKind::kMalformed,
                           "its parent \"{}\" has identity {}, not {}: it is another image, or was "
-                          "changed after the child was made",
+                          "changed after the child was made; --parent CHILD=PATH names the right "
+                          "one",
                           printable(layers_.back().path), printable(parent.identity()),
                           printable(link.identity)),
                      child.path);

@@ -1,7 +1,6 @@
 #include "formats/vmdk.h"
 
 #include <algorithm>
-#include <cassert>
 #include <cerrno>
 #include <functional>
 #include <numeric>
@@ -9,121 +8,11 @@
 #include "formats/vmdk_descriptor.h"
 #include "formats/vmdk_extent.h"
 #include "formats/vmdk_layout.h"
-#include "formats/windows_path.h"
+#include "formats/vmdk_reader.h"
+#include "formats/vmdk_sparse_file.h"
 
 namespace underlay {
 namespace {
-
-// One extent of the disk.
-struct DiskExtent {
-  enum class Kind : uint8_t { kFlat, kSparse, kZero, kNoAccess };
-  Kind kind = Kind::kZero;
-  uint64_t start = 0;                    // guest offset of its first byte
-  uint64_t end = 0;                      // of the byte behind it
-  size_t line = 0;                       // in the descriptor
-  std::shared_ptr<const Source> source;  // kFlat, kSparse
-  uint64_t flat_offset = 0;              // kFlat: byte in the file
-  std::unique_ptr<const VmdkSparseExtent> sparse;
-};
-
-class VmdkReader final : public Reader {
- public:
-  // `extents` are in order, without gaps, at least one.
-  VmdkReader(std::shared_ptr<const Source> file, VmdkDescriptor descriptor,
-             std::vector<DiskExtent> extents)
-      : file_(std::move(file)), descriptor_(std::move(descriptor)), extents_(std::move(extents)) {}
-
-  uint64_t size() const override { return extents_.back().end; }
-
-  uint64_t cluster_size() const override {
-    uint64_t smallest = 0;
-    for (const DiskExtent& extent : extents_) {
-      const uint64_t grain = extent.sparse ? extent.sparse->grain_bytes() : 0;
-      if (grain > 0 && (smallest == 0 || grain < smallest)) smallest = grain;
-    }
-    return smallest;
-  }
-
-  Result<Extent> map(uint64_t offset, uint64_t length, MapFor purpose) const override {
-    const DiskExtent& disk_extent = extent_at(offset);
-    length = std::min(length, disk_extent.end - offset);
-    Extent extent = TRY(map_within(disk_extent, offset - disk_extent.start, length, purpose));
-    if (extent.kind == Extent::Kind::kCompressed) extent.cluster_start += disk_extent.start;
-    return extent;
-  }
-
-  Result<void> load_cluster(const Extent& extent, MutableByteSpan out) const override {
-    const DiskExtent& disk_extent = extent_at(extent.cluster_start);
-    return disk_extent.sparse->load_grain(extent.cluster_start - disk_extent.start,
-                                          extent.source_offset, out);
-  }
-
-  // Hints of Windows hosts have backslashes; absolute ones rarely hold where the image is now, so
-  // the parent is also looked for beside the child. That it is the right one is what its CID says.
-  std::optional<ParentLink> parent() const override {
-    if (!descriptor_.parent_cid) return std::nullopt;
-    const std::string& hint = descriptor_.parent_file_name_hint;
-    ParentLink link{.names = {hint}, .format = "vmdk", .identity = cid(*descriptor_.parent_cid)};
-    const std::string local = name_of_windows_path(hint);
-    const std::string beside =
-        local.starts_with('/') ? local.substr(local.rfind('/') + 1) : std::string();
-    for (const std::string& name : {local, beside}) {
-      if (!name.empty() && name != hint) link.names.push_back(name);
-    }
-    return link;
-  }
-
-  std::string identity() const override { return descriptor_.cid ? cid(*descriptor_.cid) : ""; }
-
-  std::vector<const Source*> sources() const override {
-    std::vector<const Source*> all = {file_.get()};
-    for (const DiskExtent& extent : extents_) {
-      if (extent.source && extent.source != file_) all.push_back(extent.source.get());
-    }
-    return all;
-  }
-
- private:
-  static std::string cid(uint32_t value) { return fmt::format("{:08x}", value); }
-
-  const DiskExtent& extent_at(uint64_t offset) const {
-    const auto behind = std::upper_bound(
-        extents_.begin(), extents_.end(), offset,
-        [](uint64_t wanted, const DiskExtent& extent) { return wanted < extent.end; });
-    assert(behind != extents_.end());
-    return *behind;
-  }
-
-  // `offset` is one of the extent.
-  Result<Extent> map_within(const DiskExtent& disk_extent, uint64_t offset, uint64_t length,
-                            MapFor purpose) const {
-    Extent extent;
-    extent.length = length;
-    switch (disk_extent.kind) {
-      case DiskExtent::Kind::kSparse:
-        return disk_extent.sparse->map(offset, length, purpose);
-      case DiskExtent::Kind::kFlat:
-        extent.kind = Extent::Kind::kData;
-        extent.source = disk_extent.source.get();
-        extent.source_offset = disk_extent.flat_offset + offset;
-        return extent;
-      case DiskExtent::Kind::kZero:
-        extent.kind = Extent::Kind::kZero;
-        return extent;
-      case DiskExtent::Kind::kNoAccess:
-        break;
-    }
-    return in_file(fail_errno(EIO,
-                              "guest bytes {} to {} may not be read: descriptor line {} gives "
-                              "their extent as NOACCESS",
-                              disk_extent.start, disk_extent.end - 1, disk_extent.line),
-                   file_->name());
-  }
-
-  std::shared_ptr<const Source> file_;  // with the descriptor
-  VmdkDescriptor descriptor_;
-  std::vector<DiskExtent> extents_;
-};
 
 // One opening.
 class VmdkOpener {
@@ -137,13 +26,8 @@ class VmdkOpener {
       case VmdkMagic::kSparse:
         return open_sparse_file();
       case VmdkMagic::kCowd:
-        return fail(ErrorKind::kUnsupported,
-                    "is a COWD extent (VMFSSPARSE, an ESX snapshot), which is not served; "
-                    "qemu-img convert reads it");
       case VmdkMagic::kSeSparse:
-        return fail(ErrorKind::kUnsupported,
-                    "is a space-efficient sparse extent (SESPARSE, an ESX snapshot), which is not "
-                    "served; qemu-img convert reads it");
+        return lone_extent();  // only a descriptor says what the parent is
       case VmdkMagic::kNone:
         break;
     }
@@ -201,8 +85,8 @@ class VmdkOpener {
                   lines.size(),
                   lines[0].kind == VmdkExtentLine::Kind::kSparse ? "that" : "another");
     }
-    DiskExtent extent = place(lines[0]);
-    TRY(open_sparse(extent, image_.source, header, lines[0].sectors));
+    VmdkDiskExtent extent = place(lines[0]);
+    TRY(open_sparse(extent, image_.source, hosted_sparse_file(header), lines[0].sectors));
     extents_.push_back(std::move(extent));
     return reader(descriptor);
   }
@@ -222,8 +106,8 @@ class VmdkOpener {
   }
 
   // The extent's place behind the others. The descriptor's parser has limited the sum.
-  DiskExtent place(const VmdkExtentLine& line) const {
-    DiskExtent extent;
+  VmdkDiskExtent place(const VmdkExtentLine& line) const {
+    VmdkDiskExtent extent;
     extent.start = extents_.empty() ? 0 : extents_.back().end;
     extent.end = extent.start + line.sectors * kVmdkSectorBytes;
     extent.line = line.line;
@@ -231,35 +115,67 @@ class VmdkOpener {
   }
 
   Result<void> add_named_extent(const VmdkExtentLine& line) {
-    DiskExtent extent = place(line);
+    VmdkDiskExtent extent = place(line);
     if (line.access == VmdkExtentLine::Access::kNoAccess) {
-      extent.kind = DiskExtent::Kind::kNoAccess;
+      extent.kind = VmdkDiskExtent::Kind::kNoAccess;
     } else if (line.kind == VmdkExtentLine::Kind::kZero) {
-      extent.kind = DiskExtent::Kind::kZero;
+      extent.kind = VmdkDiskExtent::Kind::kZero;
     } else {
-      OpenedFile file = TRY(image_.files.open(image_.path, line.name));
-      if (is_this_file(*file.source)) {
+      OpenedFile file = TRY(open_file(line.file));
+      if (is_same_file(*file.source, *image_.source)) {
         return fail(ErrorKind::kMalformed, "the image names itself, \"{}\", as its extent",
-                    printable(line.name));
+                    printable(line.file.name));
       }
+      TRY(check_overlap(*file.source, line));
       if (line.kind == VmdkExtentLine::Kind::kFlat) {
         TRY(open_flat(extent, std::move(file.source), line));
       } else {
-        const VmdkSparseHeader header = TRY(read_vmdk_sparse_header(*file.source));
-        TRY(open_sparse(extent, std::move(file.source), header, line.sectors));
+        const VmdkSparseFile sparse = TRY(read_vmdk_sparse_file(*file.source));
+        TRY(open_sparse(extent, std::move(file.source), sparse, line.sectors));
       }
     }
     extents_.push_back(std::move(extent));
     return {};
   }
 
-  bool is_this_file(const Source& source) const {
-    const auto identity = source.identity();
-    return &source == image_.source.get() ||
-           (identity.has_value() && identity == image_.source->identity());
+  // By its name in UTF-8; when there is no such file, by the bytes of the name in the descriptor.
+  Result<OpenedFile> open_file(const VmdkFileName& file) const {
+    const auto is_missing = [](const Error& error) {
+      return error.kind == ErrorKind::kNotFound || error.sys_errno == ENOENT;
+    };
+    auto opened = image_.files.open(image_.path, file.name);
+    if (opened || file.as_written.empty() || !is_missing(opened.error())) return opened;
+    auto second = image_.files.open(image_.path, file.as_written);
+    return second || !is_missing(second.error()) ? std::move(second) : std::move(opened);
   }
 
-  static Result<void> open_flat(DiskExtent& extent, std::shared_ptr<const Source> source,
+  static bool is_same_file(const Source& a, const Source& b) {
+    const auto identity = a.identity();
+    return &a == &b || (identity.has_value() && identity == b.identity());
+  }
+
+  // Two extents never share bytes: what a guest writes to one would show in the other.
+  Result<void> check_overlap(const Source& source, const VmdkExtentLine& line) {
+    FileUse use{.source = &source, .identity = source.identity(), .line = line.line};
+    use.range.length = ~uint64_t{0};  // sparse: the whole file
+    if (line.kind == VmdkExtentLine::Kind::kFlat) {
+      use.range = {.offset = line.offset * kVmdkSectorBytes,
+                   .length = line.sectors * kVmdkSectorBytes};
+    }
+    for (const FileUse& other : uses_) {
+      const bool same =
+          other.source == use.source || (use.identity && other.identity == use.identity);
+      if (!same || !use.range.overlaps(other.range)) continue;
+      return fail(ErrorKind::kMalformed,
+                  "the extent in \"{}\" overlaps the one of descriptor line {}: the descriptor is "
+                  "damaged",
+                  printable(line.file.name), other.line);
+    }
+    uses_.push_back(use);
+    return {};
+  }
+
+  static Result<void> open_flat(VmdkDiskExtent& extent, std::shared_ptr<const Source> source,
                                 const VmdkExtentLine& line) {
     const uint64_t offset = line.offset * kVmdkSectorBytes;
     if (!range_within(offset, extent.end - extent.start, source->size())) {
@@ -269,31 +185,33 @@ class VmdkOpener {
                           line.sectors, line.offset, source->size()),
                      source->name());
     }
-    extent.kind = DiskExtent::Kind::kFlat;
+    extent.kind = VmdkDiskExtent::Kind::kFlat;
     extent.flat_offset = offset;
     extent.source = std::move(source);
     return {};
   }
 
-  Result<void> open_sparse(DiskExtent& extent, std::shared_ptr<const Source> source,
-                           const VmdkSparseHeader& header, uint64_t sectors) {
-    if (header.unclean_shutdown) {
-      image_.warnings.push_back(
-          fmt::format("extent \"{}\" was not closed cleanly by its writer (uncleanShutdown): what "
-                      "was written last may be missing",
-                      source->name()));
-    }
-    extent.kind = DiskExtent::Kind::kSparse;
+  Result<void> open_sparse(VmdkDiskExtent& extent, std::shared_ptr<const Source> source,
+                           const VmdkSparseFile& file, uint64_t sectors) {
+    extent.kind = VmdkDiskExtent::Kind::kSparse;
     extent.source = source;
-    extent.sparse = TRY(VmdkSparseExtent::open(std::move(source), header, sectors, image_.caches));
+    extent.sparse = TRY(
+        VmdkSparseExtent::open(std::move(source), file, sectors, image_.caches, image_.warnings));
     return {};
   }
 
-  const ImageToOpen& image_;
-  std::vector<DiskExtent> extents_;
-};
+  // What an extent takes of a file. The source is alive in extents_.
+  struct FileUse {
+    const Source* source = nullptr;
+    std::optional<FileIdentity> identity{};
+    FileRange range{};
+    size_t line = 0;
+  };
 
-constexpr std::string_view kNotServedYet = " extent of an ESX snapshot, which is not served";
+  const ImageToOpen& image_;
+  std::vector<VmdkDiskExtent> extents_;
+  std::vector<FileUse> uses_;
+};
 
 ProbeResult damaged(std::string reason) {
   return {.verdict = ProbeVerdict::kDamaged, .reason = std::move(reason)};
@@ -320,9 +238,11 @@ ProbeResult probe_vmdk(const ProbeInput& input) {
       return damaged(header.error().message);
     }
     case VmdkMagic::kCowd:
-      return damaged(fmt::format("it begins with COWD, as a VMFSSPARSE{}", kNotServedYet));
+      return damaged("it begins with COWD, as one extent of an ESX snapshot: open its descriptor");
     case VmdkMagic::kSeSparse:
-      return damaged(fmt::format("it begins with 0xcafebabe, as a SESPARSE{}", kNotServedYet));
+      return damaged(
+          "it begins with 0xcafebabe, as one seSparse extent of an ESX snapshot: open its "
+          "descriptor");
     case VmdkMagic::kNone:
       break;
   }

@@ -1,8 +1,8 @@
 // VMDK: VMware's virtual disks. VMware "Virtual Disk Format 5.0".
 //
 // Served: text descriptors and files with an embedded one; flat, sparse, stream-optimized and zero
-// extents; links to a parent. Not served: ESX snapshots (VMFSSPARSE, SESPARSE), raw device maps,
-// encrypted disks.
+// extents; those of ESX snapshots (COWD, seSparse without a journal to replay); links to a parent.
+// Not served: raw-device mappings, encrypted disks.
 #pragma once
 
 #include <memory>

@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 
+#include "formats/text_encoding.h"
 #include "formats/vmdk_layout.h"
 #include "io/bytes.h"
 
@@ -25,11 +26,6 @@ std::string_view trim(std::string_view text) {
   const size_t first = text.find_first_not_of(kBlanks);
   if (first == std::string_view::npos) return {};
   return text.substr(first, text.find_last_not_of(kBlanks) - first + 1);
-}
-
-bool is_ascii(std::string_view text) {
-  return std::all_of(text.begin(), text.end(),
-                     [](char c) { return static_cast<uint8_t>(c) < 128; });
 }
 
 // All of `text`, digits only.
@@ -70,36 +66,36 @@ std::optional<VmdkExtentLine::Access> access_named(std::string_view word) {
   return std::nullopt;
 }
 
+constexpr std::string_view kRawDeviceMapping =
+    "is a device mapped into ESX (raw-device mapping): its data is in no file; copy the disk on "
+    "its "
+    "host with vmkfstools -i DISK.vmdk -d thin COPY.vmdk, and serve the copy";
+
 Result<VmdkExtentLine::Kind> kind_named(std::string_view word) {
   using Kind = VmdkExtentLine::Kind;
   if (word == "FLAT" || word == "VMFS") return Kind::kFlat;
-  if (word == "SPARSE") return Kind::kSparse;
+  if (word == "SPARSE" || word == "VMFSSPARSE" || word == "SESPARSE") return Kind::kSparse;
   if (word == "ZERO") return Kind::kZero;
-  if (word == "VMFSSPARSE" || word == "SESPARSE") {
-    return fail(ErrorKind::kUnsupported,
-                "extents of type {} (ESX snapshots) are not served; qemu-img convert reads them",
-                word);
-  }
   if (word == "VMFSRDM" || word == "VMFSRAW") {
-    return fail(ErrorKind::kUnsupported,
-                "an extent of type {} is a device mapped into ESX: its data is not in any file",
-                word);
+    return fail(ErrorKind::kUnsupported, "an extent of type {} {}", word, kRawDeviceMapping);
   }
   return fail(ErrorKind::kUnsupported, "extent type \"{}\" is unknown", printable(word, 80));
 }
 
 Result<void> check_create_type(std::string_view type) {
-  constexpr std::array<std::string_view, 14> kServed = {
+  constexpr std::array<std::string_view, 16> kServed = {
       "monolithicSparse",   "monolithicFlat",   "twoGbMaxExtentSparse", "twoGbMaxExtentFlat",
       "2GbMaxExtentSparse", "2GbMaxExtentFlat", "streamOptimized",      "vmfs",
-      "vmfsThin",           "vmfsPreallocated", "vmfsEagerZeroedThick", "custom",
-      "fullDevice",         "partitionedDevice"};
-  const auto is_type = [&](std::string_view served) { return equal_nocase(type, served); };
+      "vmfsThin",           "vmfsPreallocated", "vmfsEagerZeroedThick", "vmfsSparse",
+      "seSparse",           "custom",           "fullDevice",           "partitionedDevice"};
+  constexpr std::array<std::string_view, 4> kMapped = {"vmfsRaw", "vmfsRDM", "vmfsRawDeviceMap",
+                                                       "vmfsPassthroughRawDeviceMap"};
+  const auto is_type = [&](std::string_view known) { return equal_nocase(type, known); };
   if (std::any_of(kServed.begin(), kServed.end(), is_type)) return {};
-  return fail(ErrorKind::kUnsupported, "createType \"{}\" is not served{}", printable(type, 80),
-              equal_nocase(type, "vmfsSparse") || equal_nocase(type, "seSparse")
-                  ? " (an ESX snapshot); qemu-img convert reads it"
-                  : "");
+  if (std::any_of(kMapped.begin(), kMapped.end(), is_type)) {
+    return fail(ErrorKind::kUnsupported, "createType \"{}\" {}", type, kRawDeviceMapping);
+  }
+  return fail(ErrorKind::kUnsupported, "createType \"{}\" is not served", printable(type, 80));
 }
 
 // value, or "value" with nothing behind it.
@@ -175,9 +171,11 @@ class DescriptorParser {
     if (is("parentFileNameHint")) return parse_text(key, value, hint_);
     if (is("encoding")) return parse_text(key, value, encoding_);
     if (is("encryptionKeys") || is("iofilters")) {
-      return fail(ErrorKind::kUnsupported,
-                  "{} says that the data is encrypted or filtered: such disks are not served",
-                  printable(key));
+      return fail(
+          ErrorKind::kUnsupported,
+          "{} says that the data is encrypted or filtered: such disks are not served; decrypt it "
+          "where it was encrypted",
+          printable(key));
     }
     return {};  // disk database, change tracking, and other things that do not move data
   }
@@ -225,7 +223,7 @@ class DescriptorParser {
     }
     const std::string_view type = take_word(rest);
     extent.kind = TRY(kind_named(type));
-    if (extent.kind != VmdkExtentLine::Kind::kZero) extent.name = TRY(take_name(rest));
+    if (extent.kind != VmdkExtentLine::Kind::kZero) extent.file.name = TRY(take_name(rest));
     if (extent.kind == VmdkExtentLine::Kind::kFlat && (type == "FLAT" || !rest.empty())) {
       if (!rest.empty() && !terminated) {
         return fail(ErrorKind::kMalformed,
@@ -286,7 +284,7 @@ class DescriptorParser {
                   result_.extents.size());
     }
     TRY(check_parent());
-    return check_encoding();
+    return decode_names();
   }
 
   Result<void> check_parent() {
@@ -301,21 +299,29 @@ class DescriptorParser {
     }
     if (!linked) return {};
     result_.parent_cid = parent_cid_;
-    result_.parent_file_name_hint = *std::move(hint_);
+    result_.parent_file_name_hint.name = *std::move(hint_);
     return {};
   }
 
-  // Names are opened as the bytes they are, which only means the same file when both are UTF-8.
-  Result<void> check_encoding() const {
+  // Names here are in UTF-8. What was copied with its descriptor from another host may still have
+  // the name's old bytes, or be from a program that does not heed the encoding.
+  Result<void> decode_names() {
     if (!encoding_ || equal_nocase(*encoding_, "UTF-8")) return {};
-    const auto check = [&](const std::string& name) -> Result<void> {
-      if (is_ascii(name)) return {};
-      return fail(ErrorKind::kUnsupported,
-                  "file name \"{}\" is in the encoding {}: only UTF-8 and ASCII names are served",
-                  printable(name, 200), printable(*encoding_, 80));
-    };
-    TRY(check(result_.parent_file_name_hint));
-    for (const VmdkExtentLine& extent : result_.extents) TRY(check(extent.name));
+    TRY(decode(result_.parent_file_name_hint));
+    for (VmdkExtentLine& extent : result_.extents) TRY(decode(extent.file));
+    return {};
+  }
+
+  Result<void> decode(VmdkFileName& file) const {
+    if (is_ascii(file.name)) return {};
+    auto decoded = to_utf8(file.name, *encoding_);
+    if (decoded && *decoded != file.name) {
+      file.as_written = std::exchange(file.name, *std::move(decoded));
+    } else if (!decoded && decoded.error().kind != ErrorKind::kMalformed) {
+      return fail(decoded.error().kind,
+                  "file name \"{}\": {}: give the file an ASCII name, here as well",
+                  printable(file.name, 200), decoded.error().message);
+    }
     return {};
   }
 

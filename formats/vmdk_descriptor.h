@@ -3,6 +3,7 @@
 //
 //   # Disk DescriptorFile
 //   version=1
+//   encoding="UTF-8"                        of all names; windows-1252, Shift_JIS, GBK, ...
 //   CID=fffffffe
 //   parentCID=ffffffff
 //   createType="twoGbMaxExtentSparse"
@@ -21,11 +22,17 @@
 
 namespace underlay {
 
+// The name of a file, text of the image: not trusted.
+struct VmdkFileName {
+  std::string name;        // in UTF-8, as names are here
+  std::string as_written;  // its bytes, when they are others; else ""
+};
+
 struct VmdkExtentLine {
   enum class Access : uint8_t { kReadWrite, kReadOnly, kNoAccess };
   enum class Kind : uint8_t {
     kFlat,    // FLAT, VMFS: plain bytes in a file
-    kSparse,  // SPARSE: a file with a sparse header
+    kSparse,  // SPARSE, VMFSSPARSE, SESPARSE: a file with a sparse header, which says of what kind
     kZero,    // ZERO: no file
   };
 
@@ -33,14 +40,14 @@ struct VmdkExtentLine {
   Access access = Access::kReadWrite;
   Kind kind = Kind::kFlat;
   uint64_t sectors = 0;  // > 0
-  std::string name;      // text of the image: not trusted; "" for kZero
+  VmdkFileName file;     // "" for kZero
   uint64_t offset = 0;   // kFlat: sectors from the start of the file
 };
 
 struct VmdkDescriptor {
   std::optional<uint32_t> cid;
   std::optional<uint32_t> parent_cid;  // nullopt: no parent
-  std::string parent_file_name_hint;   // not trusted; not empty when there is a parent
+  VmdkFileName parent_file_name_hint;  // not empty when there is a parent
   std::vector<VmdkExtentLine> extents;
 };
 

@@ -7,6 +7,7 @@ namespace underlay {
 namespace {
 
 constexpr uint32_t kFlagValidNewline = 1u << 0;
+constexpr uint32_t kFlagRedundantDirectory = 1u << 1;
 constexpr uint32_t kFlagCompressed = 1u << 16;
 constexpr uint32_t kFlagMarkers = 1u << 17;
 // The upper half of the flags changes how the extent is read; the lower half may be ignored.
@@ -69,6 +70,10 @@ Result<void> check_geometry(const VmdkSparseHeader& header, uint32_t num_gtes_pe
   if (header.gd_offset == 0) {
     return fail(ErrorKind::kMalformed, "gdOffset is 0, where the header lies");
   }
+  if (header.gd_offset > kVmdkMaxSectors && header.gd_offset != kVmdkGdAtEnd) {
+    return fail(ErrorKind::kMalformed, "gdOffset is {} sectors, above the limit of {}",
+                header.gd_offset, kVmdkMaxSectors);
+  }
   return {};
 }
 
@@ -87,6 +92,13 @@ Result<void> check_descriptor(const VmdkSparseHeader& header) {
     return fail(ErrorKind::kMalformed, "capacity is 0 and there is no descriptor");
   }
   return {};
+}
+
+// A redundant directory that cannot be there is none: it is only needed when the other is damaged.
+uint64_t parse_rgd_offset(ByteSpan bytes, uint32_t flags) {
+  const auto offset = load_le<uint64_t>(bytes, 48);
+  const bool there = (flags & kFlagRedundantDirectory) != 0 && offset <= kVmdkMaxSectors;
+  return there ? offset : 0;
 }
 
 // {u64 value, u32 size = 0, u32 type}
@@ -120,6 +132,7 @@ Result<VmdkSparseHeader> parse_vmdk_sparse_header(ByteSpan bytes) {
   header.grain_size = load_le<uint64_t>(bytes, 20);
   header.descriptor_offset = load_le<uint64_t>(bytes, 28);
   header.descriptor_size = load_le<uint64_t>(bytes, 36);
+  header.rgd_offset = parse_rgd_offset(bytes, header.flags);
   header.gd_offset = load_le<uint64_t>(bytes, 56);
   header.over_head = load_le<uint64_t>(bytes, 64);
   header.unclean_shutdown = load_le<uint8_t>(bytes, 72) != 0;

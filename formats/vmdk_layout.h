@@ -62,7 +62,8 @@ struct VmdkSparseHeader {
   uint64_t grain_size = 0;         // a power of two within the limits
   uint64_t descriptor_offset = 0;  // > 0 when descriptor_size is
   uint64_t descriptor_size = 0;    // at most kVmdkMaxDescriptorBytes; 0: none embedded
-  uint64_t gd_offset = 0;          // > 0; or kVmdkGdAtEnd
+  uint64_t rgd_offset = 0;         // at most kVmdkMaxSectors; 0: no redundant grain directory
+  uint64_t gd_offset = 0;          // 1 to kVmdkMaxSectors; or kVmdkGdAtEnd
   uint64_t over_head = 0;          // at most kVmdkMaxSectors
   bool unclean_shutdown = false;
   bool compressed = false;  // the grains are zlib streams behind markers

@@ -20,12 +20,24 @@ constexpr int kMaxSteps = 512;
 constexpr uint64_t kSkipAfterError = 64 << 10;
 constexpr uint64_t kMaxRead = 16 << 10;
 
-// The image is alone: its parents, extents and data files are missing.
-class NoFiles final : public NamedFiles {
+// Of the files that the image may name, parents, extents and data files, there is one: "rest", the
+// bytes behind the first kRestOffset of the image itself.
+class RestOfImage final : public NamedFiles {
  public:
-  Result<OpenedFile> open(const std::string&, std::string_view) const override {
+  static constexpr size_t kRestOffset = 1024;  // a header that only holds a descriptor, and that
+
+  explicit RestOfImage(ByteSpan image)
+      : rest_(std::make_shared<const MemorySource>(std::vector<std::byte>(
+            image.begin() + static_cast<std::ptrdiff_t>(std::min(kRestOffset, image.size())),
+            image.end()))) {}
+
+  Result<OpenedFile> open(const std::string&, std::string_view name) const override {
+    if (name == "rest") return OpenedFile{.source = rest_, .path = "rest"};
     return fail(ErrorKind::kNotFound, "there are no other files");
   }
+
+ private:
+  std::shared_ptr<const Source> rest_;
 };
 
 void require(bool holds, const char* rule) {
@@ -118,7 +130,7 @@ void run(ByteSpan bytes) {
   (void)guess_format(*source);
   // Outlive the reader.
   Caches caches(Caches::Budget{.tables = 1 << 20, .clusters = 4 << 20});
-  const NoFiles files;
+  const RestOfImage files(bytes);
   const ImageOptions options;
   std::vector<std::string> warnings;
   auto reader = format.open({.source = source,

@@ -68,12 +68,15 @@ class Builder {
     std::vector<std::byte> h(kSector);
     std::copy_n(as_bytes("KDMV").begin(), 4, h.begin());
     store_le<uint32_t>(h, 4, spec_.compressed ? 3 : 1);
-    store_le<uint32_t>(h, 8, 1u | (spec_.zeroed ? 4u : 0u) | (spec_.compressed ? 3u << 16 : 0u));
+    store_le<uint32_t>(h, 8,
+                       1u | (spec_.redundant ? 2u : 0u) | (spec_.zeroed ? 4u : 0u) |
+                           (spec_.compressed ? 3u << 16 : 0u));
     store_le<uint64_t>(h, 12, spec_.capacity);
     store_le<uint64_t>(h, 20, spec_.grain_size);
     store_le<uint64_t>(h, 28, spec_.descriptor.empty() ? 0u : 1u);
     store_le<uint64_t>(h, 36, div_round_up(spec_.descriptor.size(), kSector));
     store_le<uint32_t>(h, 44, kEntries);
+    store_le<uint64_t>(h, 48, built_.redundant_directory / kSector);
     store_le<uint64_t>(h, 56, directory_sector);
     store_le<uint64_t>(h, 64, overhead);
     std::copy_n(as_bytes("\n \r\n").begin(), 4, h.begin() + 73);
@@ -110,10 +113,10 @@ class Builder {
     return std::any_of(first, first + kEntries, [](uint32_t entry) { return entry != 0; });
   }
 
-  void store_tables() {
+  void store_tables(uint64_t directory, const std::vector<uint64_t>& places) {
     for (uint64_t table = 0; table < tables_; ++table) {
-      const uint64_t offset = built_.tables[table];
-      store_le<uint32_t>(built_.bytes, built_.directory + 4 * table,
+      const uint64_t offset = places[table];
+      store_le<uint32_t>(built_.bytes, directory + 4 * table,
                          static_cast<uint32_t>(offset / kSector));
       for (uint64_t i = 0; offset != 0 && i < kEntries; ++i) {
         store_le<uint32_t>(built_.bytes, offset + 4 * i, entries_[table * kEntries + i]);
@@ -121,17 +124,36 @@ class Builder {
     }
   }
 
-  // Header, descriptor, directory, tables, grains.
-  BuiltVmdk build_plain() {
-    built_.directory = built_.bytes.size();
-    const uint64_t first_table = *round_up(built_.directory + 4 * tables_, kSector);
-    const uint64_t overhead = *round_up(first_table + tables_ * 4 * kEntries, grain_bytes_);
-    built_.bytes.resize(overhead);
-    append_grains();
+  // A directory and room for all its tables at the end.
+  uint64_t append_directory(std::vector<uint64_t>& places) {
+    const uint64_t directory = built_.bytes.size();
+    const uint64_t first_table = *round_up(directory + 4 * tables_, kSector);
+    built_.bytes.resize(first_table + tables_ * 4 * kEntries);
+    for (uint64_t i = 0; i < tables_; ++i) places.push_back(first_table + i * 4 * kEntries);
+    return directory;
+  }
+
+  void drop_unused(std::vector<uint64_t>& places) const {
     for (uint64_t i = 0; i < tables_; ++i) {
-      built_.tables.push_back(table_is_used(i) ? first_table + i * 4 * kEntries : 0);
+      if (!table_is_used(i)) places[i] = 0;
     }
-    store_tables();
+  }
+
+  // Header, descriptor, redundant directory with its tables, directory, tables, grains.
+  BuiltVmdk build_plain() {
+    if (spec_.redundant) {
+      built_.redundant_directory = append_directory(built_.redundant_tables);
+    }
+    built_.directory = append_directory(built_.tables);
+    built_.bytes.resize(*round_up(built_.bytes.size(), grain_bytes_));
+    const uint64_t overhead = built_.bytes.size();
+    append_grains();
+    drop_unused(built_.tables);
+    store_tables(built_.directory, built_.tables);
+    if (spec_.redundant) {
+      drop_unused(built_.redundant_tables);
+      store_tables(built_.redundant_directory, built_.redundant_tables);
+    }
     finish_header(built_.directory / kSector, overhead / kSector);
     return std::move(built_);
   }
@@ -148,7 +170,7 @@ class Builder {
     append_marker(built_.bytes, 1, 2);
     built_.directory = built_.bytes.size();
     built_.bytes.resize(*round_up(built_.directory + 4 * tables_, kSector));
-    store_tables();
+    store_tables(built_.directory, built_.tables);
     const uint64_t sector = built_.directory / kSector;
     if (spec_.footer) {
       append_marker(built_.bytes, 1, 3);

@@ -18,6 +18,7 @@ struct VmdkSpec {
   bool zeroed = false;          // grains of zeros get the entry 1; else they are absent
   bool compressed = false;      // stream-optimized: markers, tables behind the grains
   bool footer = false;          // the directory is only found by the footer
+  bool redundant = false;       // not compressed: a second directory with tables of its own
   std::string descriptor = {};  // embedded when not empty
 };
 
@@ -26,6 +27,8 @@ struct BuiltVmdk {
   uint64_t grain_size = 0;
   uint64_t directory = 0;        // byte of the grain directory in the file
   std::vector<uint64_t> tables;  // byte of each grain table, 0 for absent ones
+  uint64_t redundant_directory = 0;
+  std::vector<uint64_t> redundant_tables;
 
   // Byte of a grain's entry in its grain table.
   uint64_t entry_offset(uint64_t grain) const { return tables.at(grain / 512) + grain % 512 * 4; }

@@ -50,21 +50,61 @@ Error open_error(const BuiltVmdk& image) {
   return opened.result.error();
 }
 
-TEST_CASE("vmdk: cut at every sector, every read gives the truth or fails") {
+// The image with a directory of so many entries that what it names is not looked at when the image
+// is opened. It stands at the end, or before the footer.
+BuiltVmdk with_large_directory(const BuiltVmdk& image, bool footer) {
+  constexpr uint64_t kEntries = (1 << 20) / 4 + 1;
+  BuiltVmdk large = image;
+  const size_t tail = footer ? 1536 : 0;
+  large.bytes.resize(image.bytes.size() - tail);
+  large.directory = large.bytes.size();
+  large.bytes.resize(*round_up(large.directory + 4 * kEntries, 512));
+  for (size_t i = 0; i < image.tables.size(); ++i) {
+    store_le<uint32_t>(large.bytes, large.directory + 4 * i,
+                       static_cast<uint32_t>(image.tables[i] / 512));
+  }
+  large.bytes.insert(large.bytes.end(), image.bytes.end() - static_cast<std::ptrdiff_t>(tail),
+                     image.bytes.end());
+  const size_t last_header = footer ? large.bytes.size() - 1024 : 0;
+  for (const size_t header : {size_t{0}, last_header}) {
+    store_le<uint64_t>(large.bytes, header + 12, kEntries * 512 * image.grain_size);
+  }
+  store_le<uint64_t>(large.bytes, last_header + 56, large.directory / 512);
+  return large;
+}
+
+TEST_CASE("vmdk: cut at every sector, the image is refused when it is opened") {
   const auto truth = vmdk_content(256 << 10, 1, 192 << 10);
   for (const VmdkSpec& spec : kinds()) {
     const BuiltVmdk image = monolithic(truth, spec);
-    size_t opened_ones = 0;
     for (size_t size = 0; size < image.bytes.size(); size += 512) {
       CAPTURE(size);
       const auto cut = image.bytes.begin() + static_cast<std::ptrdiff_t>(size);
-      const Opened opened(in_memory(Bytes(image.bytes.begin(), cut)));
-      if (!opened.result) continue;
-      ++opened_ones;
-      CHECK(count_failures(opened, truth) > 0);
+      CHECK_FALSE(Opened(in_memory(Bytes(image.bytes.begin(), cut))).result);
     }
-    // The tables of a stream stand at its end: what is cut is refused.
-    CHECK((opened_ones > 0) == !spec.compressed);
+  }
+}
+
+TEST_CASE("vmdk: of an image with very many tables, each entry is checked when it is used") {
+  const auto truth = vmdk_content(256 << 10, 1, 192 << 10);
+  for (const VmdkSpec& spec : kinds()) {
+    BuiltVmdk image = with_large_directory(monolithic(truth, spec), spec.footer);
+    CHECK(read_all(image).value_or(Bytes{}) == truth);
+    const uint32_t good = image.entry(0);
+    for (const uint32_t sector :
+         {2u, static_cast<uint32_t>(image.directory / 512),
+          static_cast<uint32_t>(image.tables[0] / 512) + 3, ~0u, good + (1u << 23)}) {
+      CAPTURE(sector);
+      image.set_entry(0, sector);
+      const bool beyond = uint64_t{sector} * 512 >= image.bytes.size();
+      CHECK(first_error(image).kind == (beyond ? ErrorKind::kTruncated : ErrorKind::kMalformed));
+      CHECK(count_failures(Opened(in_memory(image.bytes)), truth) == 1);
+    }
+    for (const uint32_t sector : {1u, static_cast<uint32_t>(image.directory / 512), ~0u}) {
+      CAPTURE(sector);
+      store_le<uint32_t>(image.bytes, image.directory, sector);
+      CHECK(first_error(image).message.find("directory entry 0 ") != std::string::npos);
+    }
   }
 }
 
@@ -120,7 +160,7 @@ TEST_CASE("vmdk: a grain where metadata lies is refused, not shown") {
     for (const uint32_t sector : {2u, directory, table, table + 3}) {
       CAPTURE(sector);
       image.set_entry(0, sector);
-      const Error error = first_error(image);
+      const Error error = open_error(image);
       CHECK(error.kind == ErrorKind::kMalformed);
       CHECK(error.message.find(fmt::format("{}", sector)) != std::string::npos);
     }
@@ -131,7 +171,7 @@ TEST_CASE("vmdk: a plain grain that reaches into its table is refused") {
   BuiltVmdk image = monolithic(vmdk_content(256 << 10, 4, 256 << 10), {});
   store_le<uint64_t>(image.bytes, 64, 0);  // without the help of overHead
   image.set_entry(0, static_cast<uint32_t>(image.tables[0] / 512 + 3));
-  CHECK(first_error(image).kind == ErrorKind::kMalformed);
+  CHECK(open_error(image).kind == ErrorKind::kMalformed);
 }
 
 TEST_CASE(
@@ -144,7 +184,7 @@ TEST_CASE(
     for (const uint32_t sector : {end, 0xffffffffu, good + (1u << 23)}) {
       CAPTURE(sector);
       image.set_entry(0, sector);
-      CHECK(first_error(image).kind == ErrorKind::kTruncated);
+      CHECK(open_error(image).kind == ErrorKind::kTruncated);
     }
   }
 }
@@ -168,6 +208,21 @@ TEST_CASE("vmdk: a grain table inside the embedded descriptor is refused") {
   BuiltVmdk image = build_vmdk(content, spec);
   store_le<uint32_t>(image.bytes, image.directory, 2);
   CHECK(open_error(image).kind == ErrorKind::kMalformed);
+}
+
+TEST_CASE("vmdk: grain tables that overlap are refused at open") {
+  BuiltVmdk image = monolithic(vmdk_content(4 << 20, 6, 4 << 20), {});
+  for (const uint32_t distance : {0u, 1u, 3u}) {
+    const auto sector = static_cast<uint32_t>(image.tables[0] / 512) + distance;
+    store_le<uint32_t>(image.bytes, image.directory + 4, sector);
+    CHECK(open_error(image).message.find("overlap") != std::string::npos);
+  }
+}
+
+TEST_CASE("vmdk: a grain directory inside the embedded descriptor is refused at open") {
+  BuiltVmdk image = monolithic(vmdk_content(256 << 10, 7, 256 << 10), {});
+  store_le<uint64_t>(image.bytes, 56, 1);
+  CHECK(open_error(image).message.find("inside other metadata") != std::string::npos);
 }
 
 TEST_CASE("vmdk: a grain directory beyond the end is refused at open") {
@@ -200,6 +255,25 @@ TEST_CASE("vmdk: a file that is no multiple of a sector has no footer") {
   BuiltVmdk image = monolithic(vmdk_content(256 << 10, 10, 256 << 10), spec);
   image.bytes.push_back(std::byte{0});
   CHECK(open_error(image).kind == ErrorKind::kTruncated);
+}
+
+TEST_CASE("vmdk: a stream that is filled up with zeros behind its end has its footer before them") {
+  const VmdkSpec spec{.compressed = true, .footer = true};
+  const auto truth = vmdk_content(256 << 10, 10, 256 << 10);
+  const BuiltVmdk image = monolithic(truth, spec);
+  for (const size_t more : {1u, 3u, 127u, 2048u}) {
+    CAPTURE(more);
+    BuiltVmdk padded = image;
+    padded.bytes.resize(image.bytes.size() + more * 512);
+    CHECK(read_all(padded).value_or(Bytes{}) == truth);
+  }
+  BuiltVmdk far = image;
+  far.bytes.resize(image.bytes.size() + 2049 * 512);
+  CHECK(open_error(far).message.find("footer") != std::string::npos);
+  BuiltVmdk more = image;
+  more.bytes.resize(image.bytes.size() + 512);
+  more.bytes.back() = std::byte{1};
+  CHECK(open_error(more).message.find("footer") != std::string::npos);
 }
 
 TEST_CASE("vmdk: a compressed grain of another place is refused") {

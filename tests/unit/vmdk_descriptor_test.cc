@@ -30,14 +30,14 @@ TEST_CASE("vmdk descriptor: the fields and extents are found") {
   REQUIRE(d);
   CHECK(d->cid == 0xfffffffe);
   CHECK(d->parent_cid == 0x12ab);
-  CHECK(d->parent_file_name_hint == "base = 1.vmdk");
+  CHECK(d->parent_file_name_hint.name == "base = 1.vmdk");
   REQUIRE(d->extents.size() == 4);
   CHECK(d->extents[0].kind == Kind::kSparse);
   CHECK(d->extents[0].sectors == 4192256);
-  CHECK(d->extents[0].name == "disk-s001.vmdk");
+  CHECK(d->extents[0].file.name == "disk-s001.vmdk");
   CHECK(d->extents[0].line == 12);
   CHECK(d->extents[1].access == Access::kReadOnly);
-  CHECK(d->extents[1].name == "a = b #c.bin");
+  CHECK(d->extents[1].file.name == "a = b #c.bin");
   CHECK(d->extents[1].offset == 12);
   CHECK(d->extents[2].access == Access::kNoAccess);
   CHECK(d->extents[2].kind == Kind::kZero);
@@ -112,8 +112,8 @@ TEST_CASE(
       "RW 8 ZERO 0",
       "RW 8 VMFS",
       "RW 8 VMFS \"a\" x",
-      "RW 8 SESPARSE \"a\"",
-      "RW 8 VMFSSPARSE \"a\"",
+      "RW 8 SESPARSE",
+      "RW 8 VMFSSPARSE \"a\" 0",
       "RW 8 VMFSRDM \"a\"",
       "RW 8 VMFSRAW \"a\"",
   });
@@ -160,8 +160,8 @@ TEST_CASE("vmdk descriptor: CID is not found inside parentCID, comments or value
 }
 
 TEST_CASE("vmdk descriptor: types of disk that are not served are refused by name") {
-  for (const char* type : {"vmfsSparse", "seSparse", "vmfsRaw", "vmfsRawDeviceMap",
-                           "vmfsPassthroughRawDeviceMap", "vmfsRDM", "unheard-of", ""}) {
+  for (const char* type : {"vmfsRaw", "vmfsRawDeviceMap", "vmfsPassthroughRawDeviceMap", "vmfsRDM",
+                           "unheard-of", ""}) {
     CAPTURE(type);
     const auto d = parse_vmdk_descriptor(vmdk_text(type, {"RW 8 FLAT \"a\" 0"}));
     REQUIRE_FALSE(d);
@@ -190,18 +190,81 @@ TEST_CASE("vmdk descriptor: a parent has a CID and a name, or there is none") {
   CHECK_FALSE(parse("parentCID=ffffffff\nparentFileNameHint=\"b\""));
 }
 
-TEST_CASE("vmdk descriptor: names in another encoding must be ASCII") {
-  const auto parse = [](std::string_view encoding, std::string_view name) {
-    return parse_vmdk_descriptor(vmdk_text(
-        "custom", {fmt::format("encoding={}", encoding), fmt::format("RW 8 FLAT \"{}\" 0", name)}));
-  };
-  CHECK(parse("\"utf-8\"", "\xc3\xa4"));
-  CHECK(parse("windows-1252", "a"));
-  CHECK(parse("\"Shift_JIS\"", "a"));
-  const auto refused = parse("\"windows-1252\"", "\xe4");
+TEST_CASE("vmdk descriptor: every type of disk that has its data in files is served") {
+  for (const char* type :
+       {"monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat",
+        "2GbMaxExtentSparse", "2GbMaxExtentFlat", "streamOptimized", "vmfs", "vmfsThin",
+        "vmfsPreallocated", "vmfsEagerZeroedThick", "vmfsSparse", "seSparse", "custom",
+        "fullDevice", "partitionedDevice", "VMFSSPARSE"}) {
+    CAPTURE(type);
+    CHECK(parse_vmdk_descriptor(vmdk_text(type, {"RW 8 FLAT \"a\" 0"})));
+  }
+}
+
+TEST_CASE("vmdk descriptor: raw-device mappings are refused with the reason and what to do") {
+  for (const std::string& text :
+       {vmdk_text("vmfsRawDeviceMap", {"RW 8 FLAT \"a\" 0"}),
+        vmdk_text("vmfsPassthroughRawDeviceMap", {"RW 8 FLAT \"a\" 0"}),
+        vmdk_text("custom", {"RW 8 VMFSRDM \"a\""}), vmdk_text("custom", {"RW 8 VMFSRAW \"a\""})}) {
+    const auto d = parse_vmdk_descriptor(text);
+    REQUIRE_FALSE(d);
+    CHECK(d.error().kind == ErrorKind::kUnsupported);
+    CHECK(contains(d.error().message, "its data is in no file"));
+    CHECK(contains(d.error().message, "vmkfstools -i"));
+  }
+}
+
+Result<VmdkDescriptor> with_encoding(std::string_view encoding, std::string_view name) {
+  return parse_vmdk_descriptor(vmdk_text(
+      "custom", {fmt::format("encoding={}", encoding), fmt::format("RW 8 FLAT \"{}\" 0", name)}));
+}
+
+TEST_CASE("vmdk descriptor: names are converted from their encoding, and kept as written") {
+  const auto d = with_encoding("\"windows-1252\"", "\xe4");
+  REQUIRE(d);
+  CHECK(d->extents[0].file.name == "\xc3\xa4");
+  CHECK(d->extents[0].file.as_written == "\xe4");
+  // The second byte of this character is a backslash's.
+  const auto hint = parse_vmdk_descriptor(vmdk_text(
+      "custom",
+      {"encoding=Shift_JIS", "parentCID=1", "parentFileNameHint=\"\x95\x5c.vmdk\"", "RW 8 ZERO"}));
+  REQUIRE(hint);
+  CHECK(hint->parent_file_name_hint.name == "\xe8\xa1\xa8.vmdk");
+  CHECK(hint->parent_file_name_hint.as_written == "\x95\x5c.vmdk");
+}
+
+TEST_CASE("vmdk descriptor: names in UTF-8, in ASCII or without an encoding stay as they are") {
+  for (const char* encoding : {"\"utf-8\"", "UTF-8"}) {
+    const auto d = with_encoding(encoding, "\xc3\xa4");
+    REQUIRE(d);
+    CHECK(d->extents[0].file.name == "\xc3\xa4");
+    CHECK(d->extents[0].file.as_written.empty());
+  }
+  CHECK(with_encoding("Shift_JIS", "a")->extents[0].file.as_written.empty());
+  CHECK(with_encoding("unheard-of", "a"));
+  CHECK(with_line("RW 8 FLAT \"\xe4\" 0")->extents[0].file.name == "\xe4");
+}
+
+TEST_CASE("vmdk descriptor: a name that is not in its encoding is only what is written") {
+  const auto d = with_encoding("GBK", "\xff\xff");
+  REQUIRE(d);
+  CHECK(d->extents[0].file.name == "\xff\xff");
+  CHECK(d->extents[0].file.as_written.empty());
+}
+
+TEST_CASE("vmdk descriptor: a name in an unknown encoding is refused, with both") {
+  const auto refused = with_encoding("\"EBCDIC-7\"", "disk-\xe4");
   REQUIRE_FALSE(refused);
-  CHECK(contains(refused.error().message, "windows-1252"));
-  CHECK(with_line("RW 8 FLAT \"\xc3\xa4\" 0"));
+  CHECK(contains(refused.error().message, "EBCDIC-7"));
+  CHECK(contains(refused.error().message, "disk-"));
+}
+
+TEST_CASE("vmdk descriptor: files of changed-block tracking and of digests are no extents") {
+  const auto d = parse_vmdk_descriptor(
+      vmdk_text("vmfs", {"changeTrackPath=\"a-ctk.vmdk\"", "digestFilename=\"a-digest.vmdk\"",
+                         "digestType=\"CBRC\"", "RW 8 VMFS \"a-flat.vmdk\""}));
+  REQUIRE(d);
+  CHECK(d->extents.size() == 1);
 }
 
 TEST_CASE("vmdk descriptor: the number of extents and their sum are limited") {
@@ -250,7 +313,7 @@ TEST_CASE("vmdk descriptor: cut anywhere, it is refused or gives the extents bef
     for (size_t i = 0; cut && i < cut->extents.size(); ++i) {
       CHECK(cut->extents[i].sectors == whole->extents[i].sectors);
       CHECK(cut->extents[i].kind == whole->extents[i].kind);
-      CHECK(cut->extents[i].name == whole->extents[i].name);
+      CHECK(cut->extents[i].file.name == whole->extents[i].file.name);
       CHECK(cut->extents[i].offset == whole->extents[i].offset);
     }
   }

@@ -1,0 +1,18 @@
+// Text of images in encodings other than UTF-8.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "io/error.h"
+
+namespace underlay {
+
+bool is_ascii(std::string_view text);
+
+// `text`, which is in `encoding` (windows-1252, Shift_JIS, GBK, ...; case does not matter), in
+// UTF-8. kUnsupported when the encoding is none that is known here, kMalformed when `text` is not
+// in it. Thread-safe.
+Result<std::string> to_utf8(std::string_view text, std::string_view encoding);
+
+}  // namespace underlay

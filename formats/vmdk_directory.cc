@@ -1,0 +1,154 @@
+#include "formats/vmdk_directory.h"
+
+#include <algorithm>
+
+#include "formats/vmdk_layout.h"
+
+namespace underlay {
+namespace {
+
+// Directories up to this size are checked when the extent is opened (hosted ones above it are of
+// more than 8 TiB); of larger ones each entry when it is used.
+constexpr uint64_t kMaxCheckedDirectoryBytes = 1 << 20;
+
+// The same of the tables, all together (16 GiB of full hosted tables).
+constexpr uint64_t kMaxCheckedTableBytes = 1 << 20;
+
+struct Table {
+  uint64_t sector = 0;
+  uint64_t number = 0;
+};
+
+uint64_t entry_at(ByteSpan bytes, size_t index, uint64_t entry_bytes) {
+  return entry_bytes == 8 ? load_le<uint64_t>(bytes, index * 8)
+                          : load_le<uint32_t>(bytes, index * 4);
+}
+
+// One directory, with what it names.
+class DirectoryCheck {
+ public:
+  DirectoryCheck(const Source& source, const VmdkGeometry& geometry, uint64_t size)
+      : source_(source), geometry_(geometry), size_(size) {}
+
+  Result<void> run() {
+    TRY(geometry_.check_directory(source_.size()));
+    if (geometry_.directory_range().length > kMaxCheckedDirectoryBytes) return {};
+    TRY(find_tables());
+    TRY(check_overlaps());
+    if (tables_.size() * geometry_.table_bytes() > kMaxCheckedTableBytes) return {};
+    for (const Table& table : tables_) TRY(check_grains_of(table));
+    return {};
+  }
+
+  // Of the directory, when run() looked at it; else 0.
+  uint64_t tables() const { return tables_.size(); }
+  uint64_t absent_tables() const { return absent_; }
+
+ private:
+  Result<void> find_tables() {
+    const FileRange range = geometry_.directory_range();
+    std::vector<std::byte> bytes(static_cast<size_t>(range.length));
+    TRY(source_.read_at(range.offset, bytes));
+    for (uint64_t number = 0; number < geometry_.table_count(); ++number) {
+      const uint64_t raw = entry_at(bytes, number, geometry_.entry_bytes());
+      const VmdkEntry entry = geometry_.directory_entry(raw);
+      if (entry.kind == VmdkEntry::Kind::kAbsent) {
+        ++absent_;
+        continue;
+      }
+      TRY(geometry_.check_table(number, raw, source_.size()));
+      tables_.push_back({.sector = entry.sector, .number = number});
+    }
+    std::sort(tables_.begin(), tables_.end(),
+              [](const Table& a, const Table& b) { return a.sector < b.sector; });
+    return {};
+  }
+
+  Result<void> check_overlaps() const {
+    const uint64_t length = geometry_.table_bytes() / kVmdkSectorBytes;
+    for (size_t i = 1; i < tables_.size(); ++i) {
+      if (tables_[i].sector - tables_[i - 1].sector >= length) continue;
+      return fail(ErrorKind::kMalformed,
+                  "grain directory entries {} and {} name tables that overlap, at sectors {} and "
+                  "{}: the file is damaged",
+                  tables_[i - 1].number, tables_[i].number, tables_[i - 1].sector,
+                  tables_[i].sector);
+    }
+    return {};
+  }
+
+  Result<void> check_grains_of(const Table& table) const {
+    const uint64_t offset = table.sector * kVmdkSectorBytes;
+    std::vector<std::byte> bytes(static_cast<size_t>(geometry_.table_bytes()));
+    TRY(source_.read_at(offset, bytes));
+    uint64_t grain_start = table.number * geometry_.covered_bytes();
+    for (size_t i = 0; i < geometry_.gtes_per_gt && grain_start < size_; ++i) {
+      const uint64_t raw = entry_at(bytes, i, geometry_.entry_bytes());
+      const VmdkEntry entry = geometry_.table_entry(raw);
+      using Kind = VmdkEntry::Kind;
+      if (entry.kind == Kind::kStored || entry.kind == Kind::kUnknown) {
+        const uint64_t length = std::min(geometry_.grain_bytes(), size_ - grain_start);
+        const uint64_t nearest = nearest_table(entry.sector, length, table.sector);
+        TRY(geometry_.check_grain(raw, grain_start, length, offset, source_.size()));
+        TRY(geometry_.check_grain(raw, grain_start, length, nearest, source_.size()));
+      }
+      grain_start += geometry_.grain_bytes();
+    }
+    return {};
+  }
+
+  // Byte of the last table that begins before the end of a grain of `length` bytes at `sector`: if
+  // any table overlaps the grain, then this one. `other`, a sector, when there is none.
+  uint64_t nearest_table(uint64_t sector, uint64_t length, uint64_t other) const {
+    const uint64_t sectors = geometry_.compressed ? 1 : div_round_up(length, kVmdkSectorBytes);
+    const uint64_t end = sector + sectors;
+    const auto behind =
+        std::lower_bound(tables_.begin(), tables_.end(), end,
+                         [](const Table& table, uint64_t wanted) { return table.sector < wanted; });
+    return (behind == tables_.begin() ? other : std::prev(behind)->sector) * kVmdkSectorBytes;
+  }
+
+  const Source& source_;
+  const VmdkGeometry& geometry_;
+  uint64_t size_;
+  std::vector<Table> tables_;  // by sector
+  uint64_t absent_ = 0;
+};
+
+void warn(std::vector<std::string>& warnings, const Source& source, std::string_view why) {
+  warnings.push_back(fmt::format(
+      "extent \"{}\" is damaged: {}; its redundant grain directory is whole and is used "
+      "instead",
+      source.name(), why));
+}
+
+}  // namespace
+
+Result<void> choose_vmdk_directory(const Source& source, VmdkGeometry& geometry, uint64_t redundant,
+                                   uint64_t size, std::vector<std::string>& warnings) {
+  DirectoryCheck primary(source, geometry, size);
+  const auto good = primary.run();
+  const bool has_second = redundant != 0 && redundant != geometry.directory;
+  if (!has_second || (good && primary.absent_tables() == 0)) return good;
+
+  VmdkGeometry second = geometry;
+  second.directory = redundant;
+  DirectoryCheck other(source, second, size);
+  const auto also_good = other.run();
+  if (!good) {
+    if (!also_good) {
+      return with_context(good.error(), "neither of both grain directories is whole: ");
+    }
+    warn(warnings, source, good.error().message);
+  } else {
+    if (!also_good || other.tables() <= primary.tables()) return {};
+    // Without its tables, the primary would show zeros or the parent's data.
+    warn(warnings, source,
+         fmt::format("its grain directory names {} tables, its redundant one {}", primary.tables(),
+                     other.tables()));
+  }
+  geometry = second;
+  return {};
+}
+
+}  // namespace underlay
