@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "formats/qcow2_bitmap.h"
+
 namespace underlay {
 namespace {
 
@@ -52,6 +54,20 @@ bool continues(const Extent& run, const Extent& next) {
 std::vector<const Source*> Qcow2Reader::sources() const {
   if (parts_.data_file) return {parts_.file.get(), parts_.data_file.get()};
   return {parts_.file.get()};
+}
+
+// Looked at only when one is asked for: no byte of the disk depends on it.
+Result<std::unique_ptr<const DirtyBitmap>> Qcow2Reader::dirty_bitmap(std::string_view name) const {
+  if (parts_.bitmaps.empty()) return nullptr;
+  if ((parts_.header.autoclear_features & Qcow2Header::kBitmaps) == 0) {
+    return fail(ErrorKind::kMalformed,
+                "bitmap \"{}\": a program that knows no bitmaps has changed this image (autoclear "
+                "feature bit 0 is not set), so all its bitmaps are inconsistent; qemu-img bitmap "
+                "--add makes a new one",
+                printable(name, 200));
+  }
+  const auto extension = TRY(parse_qcow2_bitmaps_extension(parts_.header, parts_.bitmaps));
+  return find_qcow2_bitmap(parts_.file, caches_, parts_.header, extension, name);
 }
 
 // The active L1 table is metadata also while a snapshot is served.
@@ -207,10 +223,44 @@ Result<Extent> Qcow2Reader::finish(Extent extent, uint64_t offset, uint64_t leng
     return extent;
   }
   extent.length = std::min(extent.length, present);
+  if (parts_.cipher) return as_decrypted(extent, offset);
   return extent;
 }
 
+// Encrypted clusters are loaded in pieces that lie within one run: clusters, subclusters, or parts
+// of large ones. Compressed clusters are not encrypted: QEMU writes and reads them so.
+Extent Qcow2Reader::as_decrypted(Extent extent, uint64_t offset) const {
+  const uint64_t run =
+      cluster_size() / (parts_.header.extended_l2() ? Qcow2Cluster::kSubclusters : 1);
+  const uint64_t piece = std::min(run, kMaxDecryptedBytes);
+  const uint64_t skip = offset % piece;
+  extent.kind = Extent::Kind::kCopied;
+  extent.cluster_start = offset - skip;
+  extent.source_offset -= skip;
+  extent.cluster_length =
+      static_cast<uint32_t>(std::min(piece, cluster_file().size() - extent.source_offset));
+  extent.length = std::min(extent.length, extent.cluster_length - skip);
+  return extent;
+}
+
+Result<void> Qcow2Reader::load_decrypted(const Extent& extent, MutableByteSpan out) const {
+  TRY(extent.source->read_at(extent.source_offset, out));
+  if (out.size() % SectorCipher::kSectorBytes != 0) {
+    return in_file(fail(ErrorKind::kTruncated,
+                        "the encrypted cluster of guest offset {} ends inside a sector, with the "
+                        "file: it is truncated",
+                        extent.cluster_start),
+                   extent.source->name(), extent.source_offset);
+  }
+  auto decrypted = parts_.cipher->decrypt(extent.source_offset / SectorCipher::kSectorBytes, out);
+  if (!decrypted) {
+    return in_file(std::move(decrypted).error(), extent.source->name(), extent.source_offset);
+  }
+  return {};
+}
+
 Result<void> Qcow2Reader::load_cluster(const Extent& extent, MutableByteSpan out) const {
+  if (extent.kind == Extent::Kind::kCopied) return load_decrypted(extent, out);
   // At most two clusters, by the width of the sector field.
   const StreamBuffer stream(static_cast<size_t>(extent.stored_length));
   TRY(extent.source->read_at(extent.source_offset, stream.bytes()));
