@@ -61,9 +61,12 @@ Result<Secret> volume_key(const std::string& path, const LuksHeader& header,
   }
   Secret key(header.key_bytes);
   size_t key_size = key.size();
-  status = ::crypt_volume_key_get(
-      device.get(), CRYPT_ANY_SLOT, reinterpret_cast<char*>(key.bytes().data()), &key_size,
-      reinterpret_cast<const char*>(passphrase.bytes().data()), passphrase.size());
+  // Null would ask for a key that the library has already.
+  const char* words =
+      passphrase.size() == 0 ? "" : reinterpret_cast<const char*>(passphrase.bytes().data());
+  status = ::crypt_volume_key_get(device.get(), CRYPT_ANY_SLOT,
+                                  reinterpret_cast<char*>(key.bytes().data()), &key_size, words,
+                                  passphrase.size());
   if (status == -EPERM) {
     return fail(ErrorKind::kDenied, "the passphrase opens none of its LUKS key slots");
   }

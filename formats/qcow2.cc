@@ -5,6 +5,7 @@
 #include "formats/file_name.h"
 #include "formats/qcow2_encryption.h"
 #include "formats/qcow2_reader.h"
+#include "formats/qcow2_structures.h"
 #include "formats/snapshot_choice.h"
 
 namespace underlay {
@@ -219,6 +220,7 @@ Result<std::unique_ptr<Reader>> open_qcow2(const ImageToOpen& image) {
   const Bytes first_cluster = TRY(read_head(*image.source, header.cluster_size()));
   const Qcow2Extensions extensions = TRY(parse_qcow2_extensions(header, first_cluster));
   TRY(check_qcow2_supported(header, extensions));
+  TRY(check_qcow2_structures(*image.source, header, extensions));
 
   Qcow2Parts parts;
   parts.file = image.source;

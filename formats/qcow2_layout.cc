@@ -53,6 +53,8 @@ Qcow2Header load_fields(ByteSpan head) {
   header.crypt_method = load_be<uint32_t>(head, 32);
   header.l1_size = load_be<uint32_t>(head, 36);
   header.l1_table_offset = load_be<uint64_t>(head, 40);
+  header.refcount_table_offset = load_be<uint64_t>(head, 48);
+  header.refcount_table_clusters = load_be<uint32_t>(head, 56);
   header.nb_snapshots = load_be<uint32_t>(head, 60);
   header.snapshots_offset = load_be<uint64_t>(head, 64);
   header.header_length = Qcow2Header::kVersion2Bytes;

@@ -80,6 +80,8 @@ struct Qcow2Header {
   uint32_t crypt_method = 0;
   uint32_t l1_size = 0;
   uint64_t l1_table_offset = 0;
+  uint64_t refcount_table_offset = 0;
+  uint32_t refcount_table_clusters = 0;
   uint32_t nb_snapshots = 0;
   uint64_t snapshots_offset = 0;
   uint64_t incompatible_features = 0;

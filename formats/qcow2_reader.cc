@@ -32,6 +32,13 @@ Extent run_in(const Qcow2Cluster& cluster, uint64_t cluster_size, uint64_t in_cl
   return extent;
 }
 
+// REQUIRES: there is one.
+uint64_t first_stored_byte(const Qcow2Cluster& cluster, uint64_t cluster_size) {
+  if (cluster.compressed) return cluster.host_offset;
+  const auto part = static_cast<uint64_t>(std::countr_zero(cluster.stored));
+  return cluster.host_offset + part * (cluster_size / Qcow2Cluster::kSubclusters);
+}
+
 // Does `next` go on where `run` ends?
 bool continues(const Extent& run, const Extent& next) {
   if (run.kind != next.kind) return false;
@@ -91,10 +98,42 @@ Result<void> Qcow2Reader::check_tables() const {
   // What lies behind the disk's end in the table (the state of a virtual machine) is not served.
   const uint64_t used = div_round_up(l1.disk_size, parts_.header.l2_span());
   const uint64_t end = l1.offset + used * kL1EntryBytes;
+  uint64_t checked_l2_bytes = 0;
   for (uint64_t at = l1.offset; at < end;) {
     const MetadataSlice slice = TRY(tables_.slice_at(at, kL1EntryBytes, MapFor::kRead));
     for (; at < end && slice.holds(at, kL1EntryBytes); at += kL1EntryBytes) {
-      TRY(l2_table_at(slice, at));
+      const uint64_t l2_offset = TRY(l2_table_at(slice, at));
+      if (l2_offset == 0 || checked_l2_bytes >= kMaxCheckedL2Bytes) continue;
+      TRY(check_clusters(l2_offset, (at - l1.offset) / kL1EntryBytes * parts_.header.l2_span()));
+      checked_l2_bytes += cluster_size();
+    }
+  }
+  return {};
+}
+
+// A file that was cut has lost the clusters at its end. An L2 entry that is wrong in itself only
+// concerns its own cluster, and is reported when that is read.
+Result<void> Qcow2Reader::check_clusters(uint64_t l2_offset, uint64_t guest_offset) const {
+  const Source& file = cluster_file();
+  const uint64_t width = parts_.header.l2_entry_bytes();
+  const uint64_t end = l2_offset + parts_.header.l2_entries() * width;
+  for (uint64_t at = l2_offset; at < end && guest_offset < size();) {
+    const MetadataSlice l2 = TRY(tables_.slice_at(at, width, MapFor::kRead));
+    for (; at < end && guest_offset < size() && l2.holds(at, width); at += width) {
+      const auto cluster =
+          parse_qcow2_l2_entry(parts_.header, guest_offset, l2.be<uint64_t>(at),
+                               parts_.header.extended_l2() ? l2.be<uint64_t>(at + 8) : 0);
+      const bool has_data = cluster && (cluster->compressed || cluster->stored != 0);
+      if (has_data && first_stored_byte(*cluster, cluster_size()) >= file.size()) {
+        return in_file(
+            fail(ErrorKind::kTruncated,
+                 "the cluster of guest offset {} lies at {}, beyond the end of the file, "
+                 "which has {} bytes: it is truncated; copy it anew from where it is "
+                 "whole",
+                 guest_offset, cluster->host_offset, file.size()),
+            file.name(), cluster->host_offset);
+      }
+      guest_offset += cluster_size();
     }
   }
   return {};

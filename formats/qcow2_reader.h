@@ -30,10 +30,13 @@ class Qcow2Reader final : public Reader {
   Qcow2Reader(Qcow2Parts parts, Caches& caches)
       : parts_(std::move(parts)), caches_(caches), tables_(caches, parts_.file) {}
 
-  // Fails when the L1 table, or an L2 table that it names, cannot be where it is said to be. Reads
-  // the L1 table only when it has at most kMaxCheckedL1Bytes; larger ones are checked at use.
+  // Fails when the L1 table, or an L2 table that it names, cannot be where it is said to be, and
+  // when a cluster lies beyond the end of its file. Reads the L1 table only when it has at most
+  // kMaxCheckedL1Bytes, and at most kMaxCheckedL2Bytes of L2 tables; what is not looked at is
+  // checked at use.
   Result<void> check_tables() const;
   static constexpr uint64_t kMaxCheckedL1Bytes = 1 << 20;
+  static constexpr uint64_t kMaxCheckedL2Bytes = 1 << 20;
   // Encrypted clusters are decrypted, and kept, in pieces of at most this size.
   static constexpr uint64_t kMaxDecryptedBytes = 64 << 10;
 
@@ -50,6 +53,7 @@ class Qcow2Reader final : public Reader {
   const Source& cluster_file() const { return parts_.data_file ? *parts_.data_file : *parts_.file; }
   bool overlaps_l1(const FileRange& range) const;
 
+  Result<void> check_clusters(uint64_t l2_offset, uint64_t guest_offset) const;
   Result<uint64_t> l2_table_at(const MetadataSlice& l1, uint64_t entry_offset) const;
   Result<Extent> map_without_l2(const MetadataSlice& l1, uint64_t entry_offset, uint64_t offset,
                                 uint64_t length) const;

@@ -55,10 +55,9 @@ Bytes encrypt(ByteSpan key, uint64_t sector, ByteSpan plain) {
 Bytes diffused(const Bytes& bytes) {
   Bytes all;
   for (size_t at = 0; at < bytes.size(); at += kHashBytes) {
-    Bytes block(4);
+    Bytes block(4 + kHashBytes);
     store_be(MutableByteSpan(block), 0, static_cast<uint32_t>(at / kHashBytes));
-    block.insert(block.end(), bytes.begin() + static_cast<ptrdiff_t>(at),
-                 bytes.begin() + static_cast<ptrdiff_t>(at + kHashBytes));
+    std::copy_n(bytes.begin() + static_cast<ptrdiff_t>(at), kHashBytes, block.begin() + 4);
     Bytes hash(kHashBytes);
     unsigned size = 0;
     require(EVP_Digest(block.data(), block.size(), raw(hash), &size, EVP_sha256(), nullptr) == 1,

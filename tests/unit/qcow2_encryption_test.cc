@@ -99,10 +99,10 @@ TEST_CASE("qcow2 encrypted: stored clusters are loaded, in pieces of at most 64 
 TEST_CASE("qcow2 encrypted: a cluster that the file's end cuts is read as far as it goes") {
   Encrypted image({.cluster_bits = 16, .size = 1 << 16});
   image.put(0, 1);
-  const auto read_cut = [&](uint64_t cut, uint64_t length) {
+  const auto read_cut = [&](uint64_t cut, uint64_t length) -> Result<Bytes> {
     Bytes file = image.builder.file;
     file.resize(file.size() - cut);
-    return read_bytes(image.opener.open_disk(file).value(), 0, length);
+    return read_bytes(TRY(image.opener.open_disk(file)), 0, length);
   };
   CHECK(read_cut(512, 65024).value() ==
         Bytes(image.builder.truth.begin(), image.builder.truth.end() - 512));
