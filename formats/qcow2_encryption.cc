@@ -58,10 +58,11 @@ Result<void> check_method(const ImageOptions& options, uint32_t method) {
                           "crypt_method is {}: 0 (none) and 2 (LUKS) are served", method));
   }
   if (method == Qcow2Header::kNotEncrypted) {
-    if (options.encrypt_format.empty() && options.key_secret.empty()) return {};
+    // As in QEMU, a secret that is not needed does not matter.
+    if (options.encrypt_format.empty()) return {};
     return at_method(fail(ErrorKind::kUsage,
-                          "is not encrypted (crypt_method is 0), but encrypt.format or "
-                          "encrypt.key-secret was given"));
+                          "is not encrypted (crypt_method is 0), but encrypt.format={} was given",
+                          options.encrypt_format));
   }
   if (!options.encrypt_format.empty() && options.encrypt_format != "luks") {
     return at_method(fail(ErrorKind::kUsage,

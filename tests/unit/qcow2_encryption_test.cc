@@ -150,10 +150,12 @@ TEST_CASE("qcow2 encrypted: methods that are not served are refused with what to
   check_refused(opener.open(builder.file), ErrorKind::kUnsupported, "crypt_method is 3");
 }
 
-TEST_CASE("qcow2 encrypted: a secret for an image that is not encrypted is refused") {
+TEST_CASE("qcow2 encrypted: an image that is said to be encrypted, and is not, is refused") {
   Qcow2Opener opener;
   opener.options.key_secret = "sec0";
   opener.options.key = SecretFile{.id = "sec0", .path = "/none"};
+  CHECK(opener.open(Qcow2Builder({}).file));
+  opener.options.encrypt_format = "luks";
   check_refused(opener.open(Qcow2Builder({}).file), ErrorKind::kUsage, "is not encrypted");
 }
 
