@@ -29,6 +29,7 @@ struct Extent {
 
   const Source* source = nullptr;  // kData, kCompressed; kCopied: where an error is said to be
   // kData: where the byte that was asked for lies. kCompressed: where the stored cluster begins.
+  // kCopied: what the reader wants to find there again.
   uint64_t source_offset = 0;
 
   // kCompressed, kCopied. `length` ends with the cluster at the latest.

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "formats/qcow2.h"
+#include "formats/qcow2_encryption.h"
 #include "formats/raw.h"
 #include "formats/vhd.h"
 #include "formats/vhdx.h"
@@ -15,7 +16,11 @@ namespace {
 // Adding a format is one line here. The order is that of messages.
 constexpr std::array kFormats = {
     Format{.name = kRawFormat, .probe = probe_raw, .open = open_raw},
-    Format{.name = "qcow2", .snapshots = true, .probe = probe_qcow2, .open = open_qcow2},
+    Format{.name = "qcow2",
+           .snapshots = true,
+           .probe = probe_qcow2,
+           .set_option = set_qcow2_option,
+           .open = open_qcow2},
     Format{.name = "vpc",
            .alias = "vhd",
            .probe = probe_vhd,

@@ -115,12 +115,32 @@ Result<bool> set_format_option(OpenOptions& open, const std::string& key,
   return taken;
 }
 
+// Of the backing file, only what its encryption needs.
+Result<bool> set_backing_option(OpenOptions& open, std::string_view key, const std::string& value) {
+  constexpr std::string_view kPrefix = "backing.";
+  if (!key.starts_with("backing.encrypt.")) return false;
+  OpenOptions backing;
+  backing.format = open.backing_format;
+  backing.image = open.backing;
+  const bool taken =
+      TRY(set_format_option(backing, std::string(key.substr(kPrefix.size())), value));
+  open.backing = backing.image;
+  return taken;
+}
+
 Result<void> take_format_options(Keys& keys, OpenOptions& open) {
   for (auto key = keys.begin(); key != keys.end();) {
-    const auto taken = set_format_option(open, key->first, key->second);
+    auto taken = set_backing_option(open, key->first, key->second);
+    if (taken && !*taken) taken = set_format_option(open, key->first, key->second);
     if (!taken) return with_context(taken.error(), "--image-opts: ");
     key = *taken ? keys.erase(key) : std::next(key);
   }
+  return {};
+}
+
+Result<void> take_secret(std::span<const SecretFile> secrets, ImageOptions& image) {
+  if (image.key_secret.empty()) return {};
+  image.key = TRY(find_secret("--image-opts: encrypt.key-secret", image.key_secret, secrets));
   return {};
 }
 
@@ -140,7 +160,7 @@ Result<void> check_idle_keys(Keys& keys, bool driver_is_file) {
 
 }  // namespace
 
-Result<ImageOpts> parse_image_opts(std::string_view text) {
+Result<ImageOpts> parse_image_opts(std::string_view text, std::span<const SecretFile> secrets) {
   Keys keys = TRY(split_keys(text));
   const auto driver = keys.find("driver");
   const bool driver_is_file = driver != keys.end() && is_file_driver(driver->second);
@@ -149,6 +169,8 @@ Result<ImageOpts> parse_image_opts(std::string_view text) {
   opts.open.backing_format = TRY(take_format(keys, "backing.driver"));
   opts.path = TRY(take_path(keys, driver_is_file));
   TRY(take_format_options(keys, opts.open));
+  TRY(take_secret(secrets, opts.open.image));
+  TRY(take_secret(secrets, opts.open.backing));
   TRY(check_idle_keys(keys, driver_is_file));
   if (!keys.empty()) {
     return fail(ErrorKind::kUnsupported, "--image-opts: key \"{}\" is not supported",

@@ -137,7 +137,7 @@ class ChainOpener {
   Result<void> add_parent(const ParentLink& link) {
     OpenedFile file = TRY(open_parent(layers_.back().path, link.names));
     const ChosenFormat chosen = TRY(choose_parent_format(layers_.back(), link, file));
-    TRY(add_layer(std::move(file), *chosen.format, link.options));
+    TRY(add_layer(std::move(file), *chosen.format, options_of_parent(link)));
     const Layer& child = layers_[layers_.size() - 2];
     const Reader& parent = *layers_.back().reader;
     if (chosen.guessed && (parent.parent() || parent.sources().size() > 1)) {
@@ -154,6 +154,16 @@ class ChainOpener {
                      child.path);
     }
     return {};
+  }
+
+  // The operator speaks of the encryption of the first parent only.
+  ImageOptions options_of_parent(const ParentLink& link) const {
+    ImageOptions options = link.options;
+    if (layers_.size() > 1) return options;
+    options.encrypt_format = options_.backing.encrypt_format;
+    options.key_secret = options_.backing.key_secret;
+    options.key = options_.backing.key;
+    return options;
   }
 
   Result<OpenedFile> open_parent(const std::string& child, const std::vector<std::string>& names) {

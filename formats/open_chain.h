@@ -30,6 +30,7 @@ struct OpenOptions {
   ImageOptions image;
   ReaderChoice reader = ReaderChoice::kOwn;
   std::vector<ParentPath> parents{};
+  ImageOptions backing{};  // of its parent: only what is about encryption counts
 };
 
 struct OpenedDisk {

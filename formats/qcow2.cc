@@ -3,7 +3,9 @@
 #include <algorithm>
 
 #include "formats/file_name.h"
+#include "formats/qcow2_encryption.h"
 #include "formats/qcow2_reader.h"
+#include "formats/qcow2_structures.h"
 #include "formats/snapshot_choice.h"
 
 namespace underlay {
@@ -218,17 +220,20 @@ Result<std::unique_ptr<Reader>> open_qcow2(const ImageToOpen& image) {
   const Bytes first_cluster = TRY(read_head(*image.source, header.cluster_size()));
   const Qcow2Extensions extensions = TRY(parse_qcow2_extensions(header, first_cluster));
   TRY(check_qcow2_supported(header, extensions));
+  TRY(check_qcow2_structures(*image.source, header, extensions));
 
   Qcow2Parts parts;
   parts.file = image.source;
   parts.header = header;
   parts.parent = TRY(backing_file(header, extensions, first_cluster));
+  parts.bitmaps.assign(extensions.bitmaps.begin(), extensions.bitmaps.end());
   parts.l1 = Qcow2L1{
       .offset = header.l1_table_offset, .entries = header.l1_size, .disk_size = header.size};
   if (image.options.snapshot) {
     parts.l1 = TRY(snapshot_l1(*image.source, header, *image.options.snapshot));
   }
   parts.data_file = TRY(open_data_file(image, header, extensions));
+  parts.cipher = TRY(unlock_qcow2(image, header, extensions));
   auto reader = std::make_unique<Qcow2Reader>(std::move(parts), image.caches);
   TRY(reader->check_tables());
   warn(header, image.warnings);

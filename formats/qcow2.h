@@ -1,5 +1,6 @@
 // qcow2 images, version 2 and 3: zlib and zstd clusters, zero clusters, extended L2 entries,
-// backing files, external data files, internal snapshots. Not served: encryption (AES, LUKS).
+// backing files, external data files, internal snapshots, LUKS encryption, persistent dirty
+// bitmaps. Not served: AES encryption.
 #pragma once
 
 #include "formats/format_table.h"

@@ -24,6 +24,8 @@ constexpr uint32_t kEndOfExtensions = 0;
 constexpr uint32_t kBackingFormat = 0xe2792aca;
 constexpr uint32_t kDataFile = 0x44415441;
 constexpr uint32_t kFeatureNames = 0x6803f857;
+constexpr uint32_t kBitmaps = 0x23852875;
+constexpr uint32_t kEncryption = 0x0537be77;
 constexpr size_t kExtensionHeadBytes = 8;
 
 // An entry of the feature name table: type, bit number, name padded with NUL.
@@ -51,6 +53,8 @@ Qcow2Header load_fields(ByteSpan head) {
   header.crypt_method = load_be<uint32_t>(head, 32);
   header.l1_size = load_be<uint32_t>(head, 36);
   header.l1_table_offset = load_be<uint64_t>(head, 40);
+  header.refcount_table_offset = load_be<uint64_t>(head, 48);
+  header.refcount_table_clusters = load_be<uint32_t>(head, 56);
   header.nb_snapshots = load_be<uint32_t>(head, 60);
   header.snapshots_offset = load_be<uint64_t>(head, 64);
   header.header_length = Qcow2Header::kVersion2Bytes;
@@ -223,11 +227,15 @@ Result<Qcow2Extensions> parse_qcow2_extensions(const Qcow2Header& header, ByteSp
     }
     const ByteSpan data = first_cluster.subspan(at + kExtensionHeadBytes, length);
     const bool again = (type == kBackingFormat && !extensions.backing_format.empty()) ||
-                       (type == kDataFile && !extensions.data_file.empty());
+                       (type == kDataFile && !extensions.data_file.empty()) ||
+                       (type == kBitmaps && !extensions.bitmaps.empty()) ||
+                       (type == kEncryption && !extensions.encryption.empty());
     if (again) return malformed(at, "header extension {:#x} stands twice", type);
     if (type == kBackingFormat) extensions.backing_format = as_text(data);
     if (type == kDataFile) extensions.data_file = as_text(data);
     if (type == kFeatureNames) extensions.feature_names = data;
+    if (type == kBitmaps) extensions.bitmaps = data;
+    if (type == kEncryption) extensions.encryption = data;
     at += kExtensionHeadBytes + (uint64_t{length} + 7) / 8 * 8;
   }
   return extensions;
@@ -255,14 +263,12 @@ Result<void> check_qcow2_supported(const Qcow2Header& header, const Qcow2Extensi
                             "qemu-img convert makes an image without it",
                             bit, name.empty() ? "unnamed" : printable(name)));
   }
-  if (header.crypt_method != 0) {
-    const std::string_view method = header.crypt_method == 1   ? "AES"
-                                    : header.crypt_method == 2 ? "LUKS"
-                                                               : "unknown";
-    return at_byte(32, fail(ErrorKind::kUnsupported,
-                            "crypt_method is {} ({}): encrypted images are not served; qemu-img "
-                            "convert decrypts them",
-                            header.crypt_method, method));
+  if (header.crypt_method != Qcow2Header::kLuks && !extensions.encryption.empty()) {
+    return at_byte(32,
+                   fail(ErrorKind::kMalformed,
+                        "crypt_method is {}, but a header extension tells where its LUKS header "
+                        "lies: only images with crypt_method 2 have one",
+                        header.crypt_method));
   }
   return {};
 }

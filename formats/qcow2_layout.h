@@ -56,6 +56,11 @@ struct Qcow2Header {
   static constexpr uint64_t kMaxL1Bytes = 32 << 20;  // QEMU's limit
   static constexpr uint32_t kMaxSnapshots = 65536;   // QEMU's limit
 
+  // Values of crypt_method.
+  static constexpr uint32_t kNotEncrypted = 0;
+  static constexpr uint32_t kAes = 1;
+  static constexpr uint32_t kLuks = 2;
+
   // Bits of incompatible_features.
   static constexpr uint64_t kDirty = 1 << 0;
   static constexpr uint64_t kCorrupt = 1 << 1;
@@ -64,6 +69,7 @@ struct Qcow2Header {
   static constexpr uint64_t kExtendedL2 = 1 << 4;
   static constexpr uint64_t kKnownIncompatible = (1 << 5) - 1;
   // Bits of autoclear_features.
+  static constexpr uint64_t kBitmaps = 1 << 0;
   static constexpr uint64_t kRawExternalData = 1 << 1;
 
   uint32_t version = 0;
@@ -74,6 +80,8 @@ struct Qcow2Header {
   uint32_t crypt_method = 0;
   uint32_t l1_size = 0;
   uint64_t l1_table_offset = 0;
+  uint64_t refcount_table_offset = 0;
+  uint32_t refcount_table_clusters = 0;
   uint32_t nb_snapshots = 0;
   uint64_t snapshots_offset = 0;
   uint64_t incompatible_features = 0;
@@ -103,6 +111,8 @@ struct Qcow2Extensions {
   std::string_view backing_format;  // "": not stated
   std::string_view data_file;       // "": not stated
   ByteSpan feature_names;           // the feature name table
+  ByteSpan bitmaps;                 // the bitmaps extension (qcow2_bitmap_layout.h)
+  ByteSpan encryption;              // the full disk encryption header pointer
 };
 
 // `first_cluster`: the start of the file, a whole cluster unless the file is shorter.

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <bit>
 
+#include "formats/qcow2_bitmap.h"
+
 namespace underlay {
 namespace {
 
@@ -30,6 +32,13 @@ Extent run_in(const Qcow2Cluster& cluster, uint64_t cluster_size, uint64_t in_cl
   return extent;
 }
 
+// REQUIRES: there is one.
+uint64_t first_stored_byte(const Qcow2Cluster& cluster, uint64_t cluster_size) {
+  if (cluster.compressed) return cluster.host_offset;
+  const auto part = static_cast<uint64_t>(std::countr_zero(cluster.stored));
+  return cluster.host_offset + part * (cluster_size / Qcow2Cluster::kSubclusters);
+}
+
 // Does `next` go on where `run` ends?
 bool continues(const Extent& run, const Extent& next) {
   if (run.kind != next.kind) return false;
@@ -54,6 +63,20 @@ std::vector<const Source*> Qcow2Reader::sources() const {
   return {parts_.file.get()};
 }
 
+// Looked at only when one is asked for: no byte of the disk depends on it.
+Result<std::unique_ptr<const DirtyBitmap>> Qcow2Reader::dirty_bitmap(std::string_view name) const {
+  if (parts_.bitmaps.empty()) return nullptr;
+  if ((parts_.header.autoclear_features & Qcow2Header::kBitmaps) == 0) {
+    return fail(ErrorKind::kMalformed,
+                "bitmap \"{}\": a program that knows no bitmaps has changed this image (autoclear "
+                "feature bit 0 is not set), so all its bitmaps are inconsistent; qemu-img bitmap "
+                "--add makes a new one",
+                printable(name, 200));
+  }
+  const auto extension = TRY(parse_qcow2_bitmaps_extension(parts_.header, parts_.bitmaps));
+  return find_qcow2_bitmap(parts_.file, caches_, parts_.header, extension, name);
+}
+
 // The active L1 table is metadata also while a snapshot is served.
 bool Qcow2Reader::overlaps_l1(const FileRange& range) const {
   const FileRange active{.offset = parts_.header.l1_table_offset,
@@ -75,10 +98,42 @@ Result<void> Qcow2Reader::check_tables() const {
   // What lies behind the disk's end in the table (the state of a virtual machine) is not served.
   const uint64_t used = div_round_up(l1.disk_size, parts_.header.l2_span());
   const uint64_t end = l1.offset + used * kL1EntryBytes;
+  uint64_t checked_l2_bytes = 0;
   for (uint64_t at = l1.offset; at < end;) {
     const MetadataSlice slice = TRY(tables_.slice_at(at, kL1EntryBytes, MapFor::kRead));
     for (; at < end && slice.holds(at, kL1EntryBytes); at += kL1EntryBytes) {
-      TRY(l2_table_at(slice, at));
+      const uint64_t l2_offset = TRY(l2_table_at(slice, at));
+      if (l2_offset == 0 || checked_l2_bytes >= kMaxCheckedL2Bytes) continue;
+      TRY(check_clusters(l2_offset, (at - l1.offset) / kL1EntryBytes * parts_.header.l2_span()));
+      checked_l2_bytes += cluster_size();
+    }
+  }
+  return {};
+}
+
+// A file that was cut has lost the clusters at its end. An L2 entry that is wrong in itself only
+// concerns its own cluster, and is reported when that is read.
+Result<void> Qcow2Reader::check_clusters(uint64_t l2_offset, uint64_t guest_offset) const {
+  const Source& file = cluster_file();
+  const uint64_t width = parts_.header.l2_entry_bytes();
+  const uint64_t end = l2_offset + parts_.header.l2_entries() * width;
+  for (uint64_t at = l2_offset; at < end && guest_offset < size();) {
+    const MetadataSlice l2 = TRY(tables_.slice_at(at, width, MapFor::kRead));
+    for (; at < end && guest_offset < size() && l2.holds(at, width); at += width) {
+      const auto cluster =
+          parse_qcow2_l2_entry(parts_.header, guest_offset, l2.be<uint64_t>(at),
+                               parts_.header.extended_l2() ? l2.be<uint64_t>(at + 8) : 0);
+      const bool has_data = cluster && (cluster->compressed || cluster->stored != 0);
+      if (has_data && first_stored_byte(*cluster, cluster_size()) >= file.size()) {
+        return in_file(
+            fail(ErrorKind::kTruncated,
+                 "the cluster of guest offset {} lies at {}, beyond the end of the file, "
+                 "which has {} bytes: it is truncated; copy it anew from where it is "
+                 "whole",
+                 guest_offset, cluster->host_offset, file.size()),
+            file.name(), cluster->host_offset);
+      }
+      guest_offset += cluster_size();
     }
   }
   return {};
@@ -207,10 +262,44 @@ Result<Extent> Qcow2Reader::finish(Extent extent, uint64_t offset, uint64_t leng
     return extent;
   }
   extent.length = std::min(extent.length, present);
+  if (parts_.cipher) return as_decrypted(extent, offset);
   return extent;
 }
 
+// Encrypted clusters are loaded in pieces that lie within one run: clusters, subclusters, or parts
+// of large ones. Compressed clusters are not encrypted: QEMU writes and reads them so.
+Extent Qcow2Reader::as_decrypted(Extent extent, uint64_t offset) const {
+  const uint64_t run =
+      cluster_size() / (parts_.header.extended_l2() ? Qcow2Cluster::kSubclusters : 1);
+  const uint64_t piece = std::min(run, kMaxDecryptedBytes);
+  const uint64_t skip = offset % piece;
+  extent.kind = Extent::Kind::kCopied;
+  extent.cluster_start = offset - skip;
+  extent.source_offset -= skip;
+  extent.cluster_length =
+      static_cast<uint32_t>(std::min(piece, cluster_file().size() - extent.source_offset));
+  extent.length = std::min(extent.length, extent.cluster_length - skip);
+  return extent;
+}
+
+Result<void> Qcow2Reader::load_decrypted(const Extent& extent, MutableByteSpan out) const {
+  TRY(extent.source->read_at(extent.source_offset, out));
+  if (out.size() % SectorCipher::kSectorBytes != 0) {
+    return in_file(fail(ErrorKind::kTruncated,
+                        "the encrypted cluster of guest offset {} ends inside a sector, with the "
+                        "file: it is truncated",
+                        extent.cluster_start),
+                   extent.source->name(), extent.source_offset);
+  }
+  auto decrypted = parts_.cipher->decrypt(extent.source_offset / SectorCipher::kSectorBytes, out);
+  if (!decrypted) {
+    return in_file(std::move(decrypted).error(), extent.source->name(), extent.source_offset);
+  }
+  return {};
+}
+
 Result<void> Qcow2Reader::load_cluster(const Extent& extent, MutableByteSpan out) const {
+  if (extent.kind == Extent::Kind::kCopied) return load_decrypted(extent, out);
   // At most two clusters, by the width of the sector field.
   const StreamBuffer stream(static_cast<size_t>(extent.stored_length));
   TRY(extent.source->read_at(extent.source_offset, stream.bytes()));

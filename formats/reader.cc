@@ -7,4 +7,8 @@ Result<void> Reader::load_cluster(const Extent& extent, MutableByteSpan) const {
                  extent.source->name(), extent.source_offset);
 }
 
+Result<std::unique_ptr<const DirtyBitmap>> Reader::dirty_bitmap(std::string_view) const {
+  return nullptr;
+}
+
 }  // namespace underlay

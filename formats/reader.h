@@ -8,7 +8,9 @@
 #include <vector>
 
 #include "formats/block_cache.h"
+#include "formats/dirty_bitmap.h"
 #include "formats/extent.h"
+#include "formats/secret.h"
 #include "io/confined_open.h"
 #include "io/source.h"
 
@@ -20,6 +22,9 @@ struct ImageOptions {
   // kLargest: of a parent, whose child's size decides; a smaller one would hide stored data.
   enum class VhdSize : uint8_t { kByCreator, kChs, kCurrentSize, kLargest };
   VhdSize vhd_size = VhdSize::kByCreator;  // qemu's force_size_calc
+  std::string encrypt_format;              // qemu's encrypt.format, "" when not stated
+  std::string key_secret;                  // qemu's encrypt.key-secret: an id, "" for none
+  std::optional<SecretFile> key;           // the secret of that id
 };
 
 // How an image names its parent (backing file, differencing parent). Everything in it is text of
@@ -67,6 +72,10 @@ class Reader {
 
   // What children call this image (VHD unique id, VMDK CID), "" when the format has no such thing.
   virtual std::string identity() const { return ""; }
+
+  // The image's dirty bitmap of that name, null when it has none. May block. Readers whose format
+  // has no such thing keep this default.
+  virtual Result<std::unique_ptr<const DirtyBitmap>> dirty_bitmap(std::string_view name) const;
 
   // Every file the reader reads from; they live as long as the reader.
   virtual std::vector<const Source*> sources() const = 0;

@@ -124,6 +124,21 @@ void check_disk(const Disk& disk, const Reader& reader) {
   check_read(disk, disk.size() - std::min(disk.size(), kMaxRead));
 }
 
+// The dirty bitmap "b", as far as some steps go.
+void check_bitmap(const Reader& reader) {
+  const auto bitmap = reader.dirty_bitmap("b");
+  if (!bitmap) return check_error(bitmap.error());
+  if (!*bitmap) return;
+  uint64_t offset = 0;
+  for (int step = 0; step < kMaxSteps && offset < reader.size(); ++step) {
+    const uint64_t asked = reader.size() - offset;
+    const auto run = (*bitmap)->run_at(offset, asked);
+    if (!run) check_error(run.error());
+    if (run) require(run->length > 0 && run->length <= asked, "0 < run.length <= length");
+    offset += run ? run->length : std::min(asked, kSkipAfterError);
+  }
+}
+
 void run(ByteSpan bytes) {
   const Format& format = *find_format(UNDERLAY_FUZZ_FORMAT);
   const auto source = std::make_shared<MemorySource>(image_of_input(bytes), "image");
@@ -142,9 +157,11 @@ void run(ByteSpan bytes) {
   if (!reader) return check_error(reader.error());
   const Reader& opened = **reader;
   if (const auto parent = opened.parent()) {
-    for (const std::string& name : parent->names)
+    for (const std::string& name : parent->names) {
       require(!name.empty(), "a parent's name says one");
+    }
   }
+  check_bitmap(opened);
   std::vector<Layer> layers;
   layers.push_back({.reader = *std::move(reader), .path = "image"});
   check_disk(Disk(std::move(layers), caches), opened);

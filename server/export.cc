@@ -1,6 +1,7 @@
 #include "server/export.h"
 
 #include <algorithm>
+#include <cassert>
 #include <climits>
 #include <filesystem>
 
@@ -30,7 +31,8 @@ class Fingerprint {
   uint64_t value_ = 0xcbf29ce484222325;
 };
 
-uint64_t fingerprint_of(const Disk& disk, std::string_view snapshot) {
+uint64_t fingerprint_of(const Disk& disk, std::string_view snapshot,
+                        const std::vector<ExportedBitmap>& bitmaps) {
   Fingerprint print;
   print.add(snapshot);
   print.add(disk.unpadded_size());
@@ -42,17 +44,27 @@ uint64_t fingerprint_of(const Disk& disk, std::string_view snapshot) {
       print.add(identity.inode);
     }
   }
+  for (const ExportedBitmap& bitmap : bitmaps) print.add(bitmap.name);
   return print.value();
 }
 
 }  // namespace
 
 Export::Export(std::string name, std::string description, std::shared_ptr<const Disk> disk,
-               std::string_view snapshot)
+               std::string_view snapshot, std::vector<ExportedBitmap> bitmaps)
     : name_(std::move(name)),
       description_(std::move(description)),
       disk_(std::move(disk)),
-      fingerprint_(fingerprint_of(*disk_, snapshot)) {}
+      bitmaps_(std::move(bitmaps)),
+      fingerprint_(fingerprint_of(*disk_, snapshot, bitmaps_)) {
+  assert(bitmaps_.size() <= limits::kDirtyBitmaps);
+}
+
+ExportDescription Export::describe() const {
+  ExportDescription description{.name = name_, .description = description_, .size = size()};
+  for (const ExportedBitmap& bitmap : bitmaps_) description.dirty_bitmaps.push_back(bitmap.name);
+  return description;
+}
 
 void Export::check_unchanged(Log& log) {
   const Source* replaced = disk_->find_replaced();

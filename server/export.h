@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "formats/dirty_bitmap.h"
 #include "formats/open_chain.h"
 #include "io/confined_open.h"
 #include "io/log.h"
@@ -16,21 +17,28 @@
 
 namespace underlay {
 
+// A dirty bitmap that clients may ask for.
+struct ExportedBitmap {
+  std::string name;
+  std::shared_ptr<const DirtyBitmap> bitmap;
+};
+
 // A disk as clients see it. Thread-safe.
 class Export {
  public:
-  // `snapshot`: which of the image's contents it is, as the operator asked for it.
+  // `snapshot`: which of the image's contents it is, as the operator asked for it. `bitmaps`: of
+  // the disk, which then begins where its image does; at most limits::kDirtyBitmaps.
   Export(std::string name, std::string description, std::shared_ptr<const Disk> disk,
-         std::string_view snapshot = {});
+         std::string_view snapshot = {}, std::vector<ExportedBitmap> bitmaps = {});
 
-  ExportDescription describe() const {
-    return {.name = name_, .description = description_, .size = size()};
-  }
+  ExportDescription describe() const;
   const std::string& name() const { return name_; }
   uint64_t size() const { return disk_->size(); }
   const Disk& disk() const { return *disk_; }
+  const std::vector<ExportedBitmap>& dirty_bitmaps() const { return bitmaps_; }
 
-  // Its size, and a number of its files, where it begins in them and the snapshot. The content of
+  // Its size, and a number of its files, where it begins in them, the snapshot and the names of its
+  // dirty bitmaps. The content of
   // two exports is the same when this is, as long as no file has changed.
   ExportContent content() const {
     return {.name = name_, .size = size(), .fingerprint = fingerprint_};
@@ -46,6 +54,7 @@ class Export {
   const std::string name_;
   const std::string description_;
   const std::shared_ptr<const Disk> disk_;
+  const std::vector<ExportedBitmap> bitmaps_;
   const uint64_t fingerprint_;
   std::atomic<bool> changed_ = false;
   std::atomic<bool> replaced_ = false;  // it has been said

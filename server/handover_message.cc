@@ -15,6 +15,7 @@ constexpr uint8_t kStructured = 1 << 0;
 constexpr uint8_t kExtended = 1 << 1;
 constexpr uint8_t kAllocation = 1 << 2;
 constexpr uint8_t kAllocationDepth = 1 << 3;
+constexpr uint8_t kDirtyBitmaps = 1 << 4;  // which ones follows, in 4 bytes
 
 // ---- Writing ----
 
@@ -55,7 +56,9 @@ struct Writer {
     out.put<uint8_t>(static_cast<uint8_t>((negotiated.structured ? kStructured : 0) |
                                           (negotiated.extended ? kExtended : 0) |
                                           (negotiated.allocation ? kAllocation : 0) |
-                                          (negotiated.allocation_depth ? kAllocationDepth : 0)));
+                                          (negotiated.allocation_depth ? kAllocationDepth : 0) |
+                                          (negotiated.dirty_bitmaps != 0 ? kDirtyBitmaps : 0)));
+    if (negotiated.dirty_bitmaps != 0) out.put<uint32_t>(negotiated.dirty_bitmaps);
     out.put<uint64_t>(state.payload_left);
     const Request& request = state.payload_request;
     out.put<uint16_t>(static_cast<uint16_t>(request.command));
@@ -123,11 +126,14 @@ Listener read_listener(ByteReader& reader, bool& valid) {
 
 Negotiated read_negotiated(ByteReader& reader, bool& valid) {
   const auto flags = reader.be<uint8_t>();
-  const Negotiated negotiated{.structured = (flags & kStructured) != 0,
-                              .extended = (flags & kExtended) != 0,
-                              .allocation = (flags & kAllocation) != 0,
-                              .allocation_depth = (flags & kAllocationDepth) != 0};
-  valid = valid && flags < (kAllocationDepth << 1) && (flags == 0 || negotiated.structured);
+  Negotiated negotiated{.structured = (flags & kStructured) != 0,
+                        .extended = (flags & kExtended) != 0,
+                        .allocation = (flags & kAllocation) != 0,
+                        .allocation_depth = (flags & kAllocationDepth) != 0};
+  valid = valid && flags < (kDirtyBitmaps << 1) && (flags == 0 || negotiated.structured);
+  if ((flags & kDirtyBitmaps) == 0) return negotiated;
+  negotiated.dirty_bitmaps = reader.be<uint32_t>();
+  valid = valid && negotiated.dirty_bitmaps != 0;
   return negotiated;
 }
 

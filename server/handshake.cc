@@ -16,6 +16,7 @@ constexpr size_t kOptionHeaderBytes = 16;
 constexpr size_t kExportNameZeroes = 124;
 constexpr std::string_view kAllocation = "base:allocation";
 constexpr std::string_view kAllocationDepth = "qemu:allocation-depth";
+constexpr std::string_view kDirtyBitmap = "qemu:dirty-bitmap:";
 
 // Block sizes: any byte may be read; pages are best.
 constexpr uint32_t kMinimumBlock = 1;
@@ -98,9 +99,7 @@ void Handshake::take_option_header(ByteSpan header, WireBuffer& out) {
     return;
   }
   // "NBD_OPT_SET_META_CONTEXT": each call replaces the set, also one that fails.
-  if (option_ == Option::kSetMetaContext) {
-    negotiated_.allocation = negotiated_.allocation_depth = false;
-  }
+  if (option_ == Option::kSetMetaContext) negotiated_.drop_contexts();
   if (length_ > limits::kStoredOption) {
     // NBD_OPT_EXPORT_NAME has no error reply.
     if (option_ == Option::kExportName) need_ = Need::kClose;
@@ -209,20 +208,40 @@ void Handshake::take_meta_context(WireBuffer& out) {
   const std::string_view name = as_text(reader.bytes(name_length));
   const auto count = reader.be<uint32_t>();
   bool valid = reader.ok() && valid_name(name);
-  const bool list = option_ == Option::kListMetaContext;
-  want_allocation_ = want_depth_ = list && count == 0;
+  want_allocation_ = want_depth_ = want_all_bitmaps_ =
+      option_ == Option::kListMetaContext && count == 0;
+  want_bitmaps_.clear();
   for (uint32_t i = 0; valid && i < count; ++i) {
     const auto length = reader.be<uint32_t>();
     const std::string_view query = as_text(reader.bytes(length));
     valid = reader.ok() && valid_name(query);
-    // A bare namespace lists what is in it, and selects nothing.
-    want_allocation_ |= query == kAllocation || (list && query == "base:");
-    want_depth_ |= query == kAllocationDepth || (list && query == "qemu:");
+    if (valid) want_context(query);
   }
   if (!valid || reader.remaining() != 0) {
     return refuse(OptionReply::kErrInvalid, "malformed metadata context option", out);
   }
   want_export(name);
+}
+
+// A bare namespace lists what is in it, and selects nothing.
+void Handshake::want_context(std::string_view query) {
+  const bool list = option_ == Option::kListMetaContext;
+  want_allocation_ |= query == kAllocation || (list && query == "base:");
+  want_depth_ |= query == kAllocationDepth || (list && query == "qemu:");
+  want_all_bitmaps_ |= list && (query == "qemu:" || query == kDirtyBitmap);
+  if (query.starts_with(kDirtyBitmap))
+    want_bitmaps_.emplace_back(query.substr(kDirtyBitmap.size()));
+}
+
+uint32_t Handshake::wanted_bitmaps(const ExportDescription& found) const {
+  assert(found.dirty_bitmaps.size() <= limits::kDirtyBitmaps);
+  uint32_t wanted = 0;
+  for (size_t i = 0; i < found.dirty_bitmaps.size(); ++i) {
+    const bool named = std::find(want_bitmaps_.begin(), want_bitmaps_.end(),
+                                 found.dirty_bitmaps[i]) != want_bitmaps_.end();
+    if (want_all_bitmaps_ || named) wanted |= uint32_t{1} << i;
+  }
+  return wanted;
 }
 
 void Handshake::want_export(std::string_view name) {
@@ -307,6 +326,8 @@ void Handshake::finish_info_or_go(const ExportDescription& found, WireBuffer& ou
 void Handshake::finish_meta_context(const ExportDescription& found, WireBuffer& out) {
   const bool list = option_ == Option::kListMetaContext;
   const bool depth = want_depth_ && offer_.allocation_depth;
+  const uint32_t bitmaps = wanted_bitmaps(found);
+  std::vector<std::string>().swap(want_bitmaps_);
   const auto context = [&](uint32_t id, std::string_view name) {
     WireBuffer payload;
     payload.put<uint32_t>(list ? 0 : id);
@@ -315,18 +336,21 @@ void Handshake::finish_meta_context(const ExportDescription& found, WireBuffer& 
   };
   if (want_allocation_) context(Negotiated::kAllocationId, kAllocation);
   if (depth) context(Negotiated::kAllocationDepthId, kAllocationDepth);
+  for (uint32_t i = 0; i < found.dirty_bitmaps.size(); ++i) {
+    if ((bitmaps >> i & 1) == 0) continue;
+    context(Negotiated::kDirtyBitmapId + i, std::string(kDirtyBitmap) + found.dirty_bitmaps[i]);
+  }
   reply(OptionReply::kAck, {}, out);
   if (list) return;
   negotiated_.allocation = want_allocation_;
   negotiated_.allocation_depth = depth;
+  negotiated_.dirty_bitmaps = bitmaps;
   contexts_export_ = found.name;
 }
 
 void Handshake::begin_transmission(const ExportDescription& found) {
   // Contexts belong to the export that they were selected for.
-  if (contexts_export_ != found.name) {
-    negotiated_.allocation = negotiated_.allocation_depth = false;
-  }
+  if (contexts_export_ != found.name) negotiated_.drop_contexts();
   need_ = Need::kDone;
 }
 

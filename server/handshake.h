@@ -23,7 +23,8 @@ namespace underlay {
 struct ExportDescription {
   std::string name;
   std::string description;
-  uint64_t size = 0;  // bytes; only used where an export is opened
+  uint64_t size = 0;  // bytes; these two are only used where an export is opened
+  std::vector<std::string> dirty_bitmaps{};  // their names, at most limits::kDirtyBitmaps
 };
 
 // Which replies and contexts a client has negotiated.
@@ -32,9 +33,18 @@ struct Negotiated {
   bool extended = false;          // 32-byte requests, 64-bit lengths
   bool allocation = false;        // context base:allocation, id kAllocationId
   bool allocation_depth = false;  // context qemu:allocation-depth, id kAllocationDepthId
+  // Bit i: context qemu:dirty-bitmap:NAME of the export's bitmap number i, id kDirtyBitmapId + i.
+  uint32_t dirty_bitmaps = 0;
 
   static constexpr uint32_t kAllocationId = 1;
   static constexpr uint32_t kAllocationDepthId = 2;
+  static constexpr uint32_t kDirtyBitmapId = 3;
+
+  bool any_context() const { return allocation || allocation_depth || dirty_bitmaps != 0; }
+  void drop_contexts() {
+    allocation = allocation_depth = false;
+    dirty_bitmaps = 0;
+  }
 };
 
 // What a server offers to its clients beyond the export itself.
@@ -88,6 +98,8 @@ class Handshake {
   void take_structured_reply(WireBuffer& out);
   void take_extended_headers(WireBuffer& out);
   void take_meta_context(WireBuffer& out);
+  void want_context(std::string_view query);
+  uint32_t wanted_bitmaps(const ExportDescription& found) const;
   void want_export(std::string_view name);
   void finish_export_name(const ExportDescription& found, WireBuffer& out);
   void finish_info_or_go(const ExportDescription& found, WireBuffer& out);
@@ -116,6 +128,8 @@ class Handshake {
   bool want_block_size_ = false;
   bool want_allocation_ = false;  // contexts that a metadata context option asked for
   bool want_depth_ = false;
+  bool want_all_bitmaps_ = false;
+  std::vector<std::string> want_bitmaps_;  // names
 
   Negotiated negotiated_;
   std::string contexts_export_;  // the export that the selected contexts belong to

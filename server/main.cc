@@ -40,6 +40,15 @@ OpenOptions with_common_options(OpenOptions open, const Options& options) {
   return open;
 }
 
+Result<std::vector<ExportedBitmap>> find_bitmaps(const Options& options, const Disk& disk) {
+  std::vector<ExportedBitmap> found;
+  for (const std::string& name : options.bitmaps) {
+    found.push_back({.name = name, .bitmap = nullptr});
+    found.back().bitmap = TRY(find_dirty_bitmap(disk, name));
+  }
+  return found;
+}
+
 // Opens the images that the command line names; --directory only has to exist.
 Result<void> open_exports(const Options& options, const NamedFiles& files, Caches& caches, Log& log,
                           ExportCatalog& catalog) {
@@ -47,8 +56,9 @@ Result<void> open_exports(const Options& options, const NamedFiles& files, Cache
     const OpenOptions open = with_common_options(wanted.open, options);
     OpenedDisk opened = TRY(open_disk(wanted.path, open, files, caches));
     for (const std::string& warning : opened.warnings) log.warn(warning);
+    auto bitmaps = TRY(find_bitmaps(options, *opened.disk));
     catalog.add(std::make_shared<Export>(wanted.name, options.description, std::move(opened.disk),
-                                         open.image.snapshot.value_or("")));
+                                         open.image.snapshot.value_or(""), std::move(bitmaps)));
   }
   std::error_code error;
   if (!options.directory.empty() && !std::filesystem::is_directory(options.directory, error)) {

@@ -110,6 +110,8 @@ enum class WireError : uint32_t {
 // "base:allocation" metadata context.
 inline constexpr uint32_t kStateHole = 1 << 0;
 inline constexpr uint32_t kStateZero = 1 << 1;
+// "qemu:dirty-bitmap:" metadata context (docs/interop/nbd.txt of QEMU).
+inline constexpr uint32_t kStateDirty = 1 << 0;
 
 // "Values": a string has at most this many bytes.
 inline constexpr size_t kMaxString = 4096;

@@ -29,6 +29,7 @@ constexpr std::array kRules = {
     OptionRule{.name = "description", .letter = 'D', .takes_value = true},
     OptionRule{.name = "offset", .letter = 'o', .takes_value = true},
     OptionRule{.name = "allocation-depth", .letter = 'A'},
+    OptionRule{.name = "bitmap", .letter = 'B', .takes_value = true, .repeat = Repeat::kEach},
     OptionRule{.name = "list", .letter = 'L'},
     OptionRule{.name = "connect", .letter = 'c', .takes_value = true},
     OptionRule{.name = "disconnect", .letter = 'd'},
@@ -43,6 +44,7 @@ constexpr std::array kRules = {
     OptionRule{.name = "discard", .takes_value = true, .repeat = Repeat::kOnce},
     OptionRule{.name = "detect-zeroes", .takes_value = true},
     OptionRule{.name = "image-opts"},
+    OptionRule{.name = "object", .takes_value = true, .repeat = Repeat::kEach},
 
     OptionRule{.name = "export", .takes_value = true, .repeat = Repeat::kEach, .own = true},
     OptionRule{.name = "directory", .takes_value = true, .own = true},
@@ -58,12 +60,10 @@ constexpr std::array kRules = {
     OptionRule{.name = "take-over", .takes_value = true, .own = true},
 
     OptionRule{.name = "snapshot", .letter = 's', .refusal = kReadOnlyServer},
-    OptionRule{.name = "bitmap", .letter = 'B', .takes_value = true, .refusal = kNotYet},
     OptionRule{.name = "partition",
                .letter = 'P',
                .takes_value = true,
                .refusal = "is not supported, nor by today's qemu-nbd: say -o OFFSET"},
-    OptionRule{.name = "object", .takes_value = true, .refusal = kNoTls},
     OptionRule{.name = "tls-creds", .takes_value = true, .refusal = kNoTls},
     OptionRule{.name = "tls-authz", .takes_value = true, .refusal = kNoTls},
     OptionRule{.name = "tls-hostname", .takes_value = true, .refusal = kNoTls},

@@ -1,13 +1,16 @@
 #include "server/options.h"
 
+#include <algorithm>
 #include <charconv>
 #include <limits>
+#include <span>
 
 #include "formats/chain_options.h"
 #include "formats/file_name.h"
 #include "formats/image_opts.h"
 #include "formats/option_values.h"
 #include "formats/snapshot_choice.h"
+#include "server/limits.h"
 #include "server/option_rules.h"
 #include "server/usage.h"
 
@@ -124,12 +127,12 @@ Result<void> read_address(const GivenOptions& given, Options& options) {
 }
 
 // What -f, -l and --image-opts make of one IMAGE argument.
-Result<ExportOption> make_export(const GivenOptions& given, const std::string& name,
-                                 const std::string& image) {
+Result<ExportOption> make_export(const GivenOptions& given, std::span<const SecretFile> secrets,
+                                 const std::string& name, const std::string& image) {
   ExportOption made;
   made.name = name;
   if (given.flag("image-opts")) {
-    ImageOpts opts = TRY(parse_image_opts(image));
+    ImageOpts opts = TRY(parse_image_opts(image, secrets));
     made.path = std::move(opts.path);
     made.open = std::move(opts.open);
   } else {
@@ -149,7 +152,7 @@ Result<void> add_export(const GivenOptions& given, const std::string& name,
                   printable(name, 200));
     }
   }
-  options.exports.push_back(TRY(make_export(given, name, image)));
+  options.exports.push_back(TRY(make_export(given, options.secrets, name, image)));
   return {};
 }
 
@@ -166,9 +169,43 @@ Result<void> read_named_exports(const GivenOptions& given, Options& options) {
   return {};
 }
 
+Result<void> read_objects(const GivenOptions& given, Options& options) {
+  for (const std::string& word : given.each("object")) {
+    SecretFile secret = TRY(parse_secret_object("--object", word));
+    if (find_secret("--object", secret.id, options.secrets)) {
+      return fail(ErrorKind::kUsage, "--object: two secrets have the id \"{}\"",
+                  printable(secret.id, 80));
+    }
+    options.secrets.push_back(std::move(secret));
+  }
+  return {};
+}
+
 Result<void> read_parents(const GivenOptions& given, Options& options) {
   for (const std::string& word : given.each("parent")) {
     options.parents.push_back(TRY(parse_parent_path("--parent", word)));
+  }
+  return {};
+}
+
+// A bitmap is about the active disk of an image, from its first byte on. Asking for one twice is
+// asking once.
+Result<void> read_bitmaps(const GivenOptions& given, Options& options) {
+  for (const std::string& name : given.each("bitmap")) {
+    const auto known = std::find(options.bitmaps.begin(), options.bitmaps.end(), name);
+    if (known == options.bitmaps.end()) options.bitmaps.push_back(name);
+  }
+  if (options.bitmaps.size() > limits::kDirtyBitmaps) {
+    return fail(ErrorKind::kUsage, "-B: {} bitmaps are more than {}", options.bitmaps.size(),
+                limits::kDirtyBitmaps);
+  }
+  if (options.bitmaps.empty()) return {};
+  if (given.has("load-snapshot")) {
+    return fail(ErrorKind::kUsage,
+                "-B and -l: dirty bitmaps are about the active disk, not about a snapshot");
+  }
+  if (options.offset != 0) {
+    return fail(ErrorKind::kUsage, "-B and -o: dirty bitmaps are about the whole disk");
   }
   return {};
 }
@@ -181,7 +218,7 @@ Result<void> read_exports(const GivenOptions& given, Options& options) {
                 "--directory)",
                 given.files().size());
   }
-  for (const char* name : {"format", "load-snapshot", "image-opts"}) {
+  for (const char* name : {"format", "load-snapshot", "image-opts", "bitmap"}) {
     if (!given.files().empty() || given.has("export") || !given.has(name)) continue;
     return fail(ErrorKind::kUsage, "--{} is about FILE and --export, and there is none", name);
   }
@@ -210,7 +247,7 @@ Result<void> read_exports(const GivenOptions& given, Options& options) {
   constexpr uint64_t kMaxOffset = std::numeric_limits<int64_t>::max();
   options.offset = TRY(number_within("-o", given.last_or("offset", "0"), 0, kMaxOffset));
   options.allocation_depth = given.flag("allocation-depth");
-  return {};
+  return read_bitmaps(given, options);
 }
 
 // The path of a socket between a server and its successor; "" when the option was not given.
@@ -258,9 +295,9 @@ Result<void> check_list_mode(const GivenOptions& given) {
     return fail(ErrorKind::kUsage, "List mode (-L) is incompatible with a file name");
   }
   if (given.flag("fork")) return fail(ErrorKind::kUsage, "List mode (-L) does not --fork");
-  for (const char* name : {"export-name", "description", "offset", "allocation-depth", "format",
-                           "load-snapshot", "cache", "aio", "discard", "detect-zeroes", "export",
-                           "directory", "connect", "disconnect"}) {
+  for (const char* name : {"export-name", "description", "offset", "allocation-depth", "bitmap",
+                           "format", "load-snapshot", "cache", "aio", "discard", "detect-zeroes",
+                           "export", "directory", "connect", "disconnect"}) {
     if (!given.has(name)) continue;
     return fail(ErrorKind::kUsage, "List mode (-L) is incompatible with per-device settings (--{})",
                 name);
@@ -313,6 +350,7 @@ Result<CommandLine> parse_command_line(const std::vector<std::string>& arguments
     line.action = CommandLine::Action::kDisconnect;
     return line;
   }
+  TRY(read_objects(given, line.options));
   TRY(read_exports(given, line.options));
   TRY(read_device(given, line.options));
   TRY(read_service(given, line.options));

@@ -27,8 +27,10 @@ struct Options {
   std::string description;                   // -D, of all exports
   uint64_t offset = 0;                       // -o, bytes, of all exports; fits in an off_t
   std::vector<ParentPath> parents;           // --parent, of all images
+  std::vector<SecretFile> secrets;           // --object, no id twice
   ReaderChoice reader = ReaderChoice::kOwn;  // --reader, of all images
   bool allocation_depth = false;             // -A
+  std::vector<std::string> bitmaps;          // -B, of each of `exports`; no name twice
 
   // Where. A socket path, or address and port; neither when systemd handed sockets over.
   std::string socket_path;               // -k
@@ -59,7 +61,7 @@ struct CommandLine {
 };
 
 // Parses `arguments` (without the program's name). Options that qemu-nbd has and this program does
-// not serve (-s, -B, TLS, ...) fail with a line that says so: kUnsupported. Everything
+// not serve (-s, TLS, ...) fail with a line that says so: kUnsupported. Everything
 // that is no valid use fails with kUsage. Reads the file that --config names; options on the
 // command line win over it, those that may be repeated add up.
 Result<CommandLine> parse_command_line(const std::vector<std::string>& arguments);

@@ -66,8 +66,8 @@ WireError validate_request(const Request& request, const Negotiated& negotiated,
     case Command::kWriteZeroes:
       return WireError::kPerm;
     case Command::kBlockStatus: {
-      const bool selected = negotiated.allocation || negotiated.allocation_depth;
-      return within && selected && request.length > 0 ? WireError::kNone : WireError::kInvalid;
+      return within && negotiated.any_context() && request.length > 0 ? WireError::kNone
+                                                                      : WireError::kInvalid;
     }
     default:
       return WireError::kInvalid;

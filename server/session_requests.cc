@@ -59,7 +59,7 @@ bool Session::handle(const Request& request) {
   if (worker_operations_ == limits::kWorkerOperations) return false;
   ++worker_operations_;
   ++operations_;
-  WorkerOperation::start(host_.ring(), host_.workers(), *this, *export_, request);
+  WorkerOperation::start(host_.ring(), host_.workers(), *this, *export_, negotiated, request);
   return true;
 }
 
@@ -222,24 +222,26 @@ bool Session::reply_status(const WorkerOperation& operation) {
   const Negotiated& negotiated = handshake_.negotiated();
   const ReplyWriter writer(negotiated, operation.request());
   const BlockStatus& status = operation.status();
-  const size_t extents = status.allocation.size() + status.depth.size();
-  // One buffer for both chunks: the reply is queued whole or not at all.
+  size_t chunks = (negotiated.allocation ? 1u : 0u) + (negotiated.allocation_depth ? 1u : 0u);
+  size_t extents = status.allocation.size() + status.depth.size();
+  for (const BlockStatus::Bitmap& bitmap : status.bitmaps) extents += bitmap.extents.size();
+  chunks += status.bitmaps.size();
+  // One buffer for all chunks: the reply is queued whole or not at all.
   auto buffer = host_.buffers().allocate(
-      2 * ReplyWriter::kMaxHeader + extents * writer.status_extent_bytes(), ByteBudget::Use::kBulk);
+      chunks * ReplyWriter::kMaxHeader + extents * writer.status_extent_bytes(),
+      ByteBudget::Use::kBulk);
   if (!buffer) {
     memory_wanted();
     return false;
   }
   const MutableByteSpan room(buffer->data(), buffer->capacity());
   size_t size = 0;
-  if (negotiated.allocation) {
-    size += writer.put_status(room, Negotiated::kAllocationId, status.allocation,
-                              !negotiated.allocation_depth);
-  }
-  if (negotiated.allocation_depth) {
-    size +=
-        writer.put_status(room.subspan(size), Negotiated::kAllocationDepthId, status.depth, true);
-  }
+  const auto put = [&](uint32_t id, const std::vector<StatusExtent>& list) {
+    size += writer.put_status(room.subspan(size), id, list, --chunks == 0);
+  };
+  if (negotiated.allocation) put(Negotiated::kAllocationId, status.allocation);
+  if (negotiated.allocation_depth) put(Negotiated::kAllocationDepthId, status.depth);
+  for (const BlockStatus::Bitmap& bitmap : status.bitmaps) put(bitmap.id, bitmap.extents);
   queue_.append(room.first(size));
   queue_.append_owner(*std::move(buffer));
   return true;

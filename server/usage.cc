@@ -30,6 +30,7 @@ Connection properties:
 Exposing part of the image:
   -o, --offset=OFFSET       offset into the image, in bytes
   -A, --allocation-depth    expose the allocation depth (qemu:allocation-depth)
+  -B, --bitmap=NAME         expose a persistent dirty bitmap (qemu:dirty-bitmap:NAME); repeatable
 
 More than one export at once:
       --export NAME=IMAGE   also export IMAGE (as FILE, with the same -f, -l, --image-opts) as NAME
@@ -68,6 +69,8 @@ Block device options:
   -l, --load-snapshot=SNAPSHOT_PARAM
                             export an internal snapshot of FILE; SNAPSHOT_PARAM is
                             'snapshot.id=[ID],snapshot.name=[NAME]', or '[ID_OR_NAME]'
+      --object OBJECT       a passphrase: 'secret,id=ID,file=FILE[,format=raw|base64]', all bytes of
+                            FILE, for encrypt.key-secret=ID in --image-opts; repeatable
       --image-opts          treat FILE as image options: driver=FORMAT,file.filename=FILE
 
 Checked, but without effect on a server that only reads:

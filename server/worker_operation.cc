@@ -7,8 +7,9 @@
 namespace underlay {
 
 void WorkerOperation::start(Ring& ring, WorkerPool& workers, WorkerOperationOwner& owner,
-                            const Export& target, const Request& request) {
-  auto* operation = new WorkerOperation(ring, owner, target, request);
+                            const Export& target, const Negotiated& contexts,
+                            const Request& request) {
+  auto* operation = new WorkerOperation(ring, owner, target, contexts, request);
   workers.submit(operation->work_task_, Urgency::kLong);
 }
 
@@ -19,7 +20,7 @@ void WorkerOperation::work() {
                                      std::min(request_.length, limits::kPrefetchBytes));
     }
     const bool only_one = (request_.flags & nbd::kCommandReqOne) != 0;
-    status_ = TRY(block_status(export_, request_.offset, request_.length, only_one));
+    status_ = TRY(block_status(export_, contexts_, request_.offset, request_.length, only_one));
     return {};
   });
   ring_.post(done_task_);

@@ -23,10 +23,10 @@ class WorkerOperationOwner {
 // Owns itself while it runs.
 class WorkerOperation {
  public:
-  // Calls owner.operation_done() on the ring's thread once it is done; all but `request`, which is
-  // copied, outlive that.
+  // Calls owner.operation_done() on the ring's thread once it is done; all but `contexts` and
+  // `request`, which are copied, outlive that.
   static void start(Ring& ring, WorkerPool& workers, WorkerOperationOwner& owner,
-                    const Export& target, const Request& request);
+                    const Export& target, const Negotiated& contexts, const Request& request);
 
   const Request& request() const { return request_; }
   const Result<void>& result() const { return result_; }
@@ -34,14 +34,15 @@ class WorkerOperation {
 
  private:
   WorkerOperation(Ring& ring, WorkerOperationOwner& owner, const Export& target,
-                  const Request& request)
-      : ring_(ring), owner_(owner), export_(target), request_(request) {}
+                  const Negotiated& contexts, const Request& request)
+      : ring_(ring), owner_(owner), export_(target), contexts_(contexts), request_(request) {}
   void work();
   void done();
 
   Ring& ring_;
   WorkerOperationOwner& owner_;
   const Export& export_;
+  const Negotiated contexts_;
   const Request request_;
   Result<void> result_;
   BlockStatus status_;

@@ -51,6 +51,13 @@ ACCEPTED = [
     "--image-opts driver=raw,file.driver=file,file.filename={raw}",
     "--image-opts driver=raw,file.filename={raw},read-only=on,cache.direct=off",
     "-l s1 --image-opts driver=qcow2,file.filename={qcow2}",
+    "-f qcow2 -B b0 --bitmap=b1 {qcow2}",
+    "-B b0 --image-opts driver=qcow2,file.filename={qcow2}",
+    "--object secret,id=s,file={raw} -f raw {raw}",
+    "--object secret,id=s,file={key} --image-opts driver=qcow2,encrypt.key-secret=s,"
+    "file.filename={qcow2}",
+    "--object secret,id=s,file={key} --image-opts driver=qcow2,encrypt.format=luks,"
+    "encrypt.key-secret=s,file.filename={luks}",
 ]
 REFUSED = [
     "",
@@ -77,6 +84,17 @@ REFUSED = [
     "-f raw --discard=foo {raw}",
     "-f raw --detect-zeroes=unmap {raw}",
     "-f raw -B nosuchbitmap {raw}",
+    "-f qcow2 -B nosuchbitmap {qcow2}",
+    "-f qcow2 -o 512 -B b0 {qcow2}",
+    "-L -B b0",
+    "-f qcow2 {luks}",
+    "--object secret,id=s,file={raw} --image-opts driver=qcow2,encrypt.key-secret=s,"
+    "file.filename={luks}",
+    "--image-opts driver=qcow2,encrypt.key-secret=nosuch,file.filename={luks}",
+    "--object secret,id=s,file={key} --image-opts driver=qcow2,encrypt.format=luks,"
+    "encrypt.key-secret=s,file.filename={qcow2}",
+    "--object secret,file={key} -f raw {raw}",
+    "--object nosuch,id=s -f raw {raw}",
     "-f raw --tls-creds=nosuch {raw}",
     "-f qcow2 -l nosuch {qcow2}",
     "-f qcow2 -l snapshot.id=2 {qcow2}",
@@ -103,12 +121,24 @@ class Test:
         self.pid_file = os.path.join(folder, "pid")
         self.raw = os.path.join(folder, "disk.raw")
         self.files = {"raw": self.raw, "qcow2": os.path.join(folder, "disk.qcow2"),
-                      "missing": os.path.join(folder, "missing")}
+                      "missing": os.path.join(folder, "missing"),
+                      "key": os.path.join(folder, "key"), "luks": os.path.join(folder, "luks")}
         with open(self.raw, "wb") as out:
             out.write(os.urandom(1 << 20))
         for command in (["convert", "-O", "qcow2", self.raw, self.files["qcow2"]],
-                        ["snapshot", "-c", "s1", self.files["qcow2"]]):
+                        ["snapshot", "-c", "s1", self.files["qcow2"]],
+                        ["bitmap", "--add", self.files["qcow2"], "b0"],
+                        ["bitmap", "--add", self.files["qcow2"], "b1"]):
             subprocess.run(["qemu-img", *command], check=True)
+        with open(self.files["key"], "w", encoding="utf-8") as out:
+            out.write("open sesame")
+        secret = ["--object", f"secret,id=s,file={self.files['key']}"]
+        options = "encrypt.format=luks,encrypt.iter-time=100,encrypt.key-secret=s"
+        command = ["qemu-img", "create", "-q", *secret, "-f", "qcow2", "-o", options,
+                   self.files["luks"], "1M"]
+        # It measures how fast it derives keys, and may fail to on a busy machine.
+        wait_for(lambda: subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0, 300,
+                 "qemu-img makes an encrypted image")
 
     def words(self, line):
         return line.format(**self.files).split()

@@ -213,7 +213,7 @@ def fill_holes_of_all(folder):
 def qemu_arguments(image, format_name):
     """Always with a format: qemu guesses raw where we find the footer of a fixed VHD."""
     arguments = list(image["args"])
-    if "-f" not in arguments:
+    if "-f" not in arguments and "--image-opts" not in arguments:
         arguments += ["-f", {"vhd": "vpc"}.get(format_name, format_name)]
     return ["-r", *arguments, image["path"]]
 

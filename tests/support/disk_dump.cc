@@ -1,6 +1,6 @@
 // disk-dump: an image's guest-visible content, through the readers alone, without any server.
 //   disk-dump [-f FORMAT] [-l SNAPSHOT] [--backing-format F] [--allow-path DIR]
-//             [--parent CHILD=PATH] [--reader NAME] IMAGE OUTPUT
+//             [--parent CHILD=PATH] [--reader NAME] [--object SECRET] [--image-opts] IMAGE OUTPUT
 // writes the disk to OUTPUT (sparse). Exit 0 done, 1 refused or a read failed.
 #include <fcntl.h>
 #include <unistd.h>
@@ -11,6 +11,7 @@
 #include <iostream>
 
 #include "formats/chain_options.h"
+#include "formats/image_opts.h"
 #include "formats/open_chain.h"
 #include "io/confined_open.h"
 #include "io/unique_fd.h"
@@ -51,8 +52,21 @@ Result<void> copy(const Disk& disk, const std::string& output) {
 
 Result<void> run(const po::variables_map& given) {
   OpenOptions options;
-  options.format = given["format"].as<std::string>();
-  options.backing_format = given["backing-format"].as<std::string>();
+  std::string path = given["image"].as<std::string>();
+  if (given["image-opts"].as<bool>()) {
+    std::vector<SecretFile> secrets;
+    for (const std::string& object : given["object"].as<std::vector<std::string>>()) {
+      secrets.push_back(TRY(parse_secret_object("--object", object)));
+    }
+    ImageOpts opts = TRY(parse_image_opts(path, secrets));
+    options = std::move(opts.open);
+    path = std::move(opts.path);
+  } else {
+    options.format = given["format"].as<std::string>();
+  }
+  if (given.count("backing-format") != 0) {
+    options.backing_format = given["backing-format"].as<std::string>();
+  }
   if (given.count("snapshot") != 0) options.image.snapshot = given["snapshot"].as<std::string>();
   for (const std::string& parent : given["parent"].as<std::vector<std::string>>()) {
     options.parents.push_back(TRY(parse_parent_path("--parent", parent)));
@@ -61,8 +75,7 @@ Result<void> run(const po::variables_map& given) {
   const auto allowed = given["allow-path"].as<std::vector<std::string>>();
   const Confinement confinement = TRY(Confinement::create(allowed));
   Caches caches;
-  const OpenedDisk opened =
-      TRY(open_disk(given["image"].as<std::string>(), options, confinement, caches));
+  const OpenedDisk opened = TRY(open_disk(path, options, confinement, caches));
   for (const std::string& warning : opened.warnings) std::cerr << "warning: " << warning << '\n';
   return copy(*opened.disk, given["output"].as<std::string>());
 }
@@ -76,10 +89,12 @@ int main(int argc, char** argv) {
   po::options_description options;
   options.add_options()("format,f", po::value<std::string>()->default_value(""));
   options.add_options()("snapshot,l", po::value<std::string>());
-  options.add_options()("backing-format", po::value<std::string>()->default_value(""));
+  options.add_options()("backing-format", po::value<std::string>());
   options.add_options()("allow-path", po::value<Names>()->default_value(Names{}, ""));
   options.add_options()("parent", po::value<Names>()->default_value(Names{}, ""));
   options.add_options()("reader", po::value<std::string>()->default_value("own"));
+  options.add_options()("object", po::value<Names>()->default_value(Names{}, ""));
+  options.add_options()("image-opts", po::bool_switch());
   options.add_options()("image", po::value<std::string>()->required());
   options.add_options()("output", po::value<std::string>()->required());
   po::positional_options_description positional;

@@ -167,4 +167,34 @@ void Qcow2Builder::put_snapshots(const std::vector<Snapshot>& snapshots) {
   set64(64, append(table));
 }
 
+uint64_t Qcow2Builder::put_bitmaps(const std::vector<Bitmap>& bitmaps) {
+  Bytes directory;
+  for (const Bitmap& bitmap : bitmaps) {
+    Bytes table(bitmap.table.size() * 8);
+    for (size_t i = 0; i < bitmap.table.size(); ++i) {
+      store_be(MutableByteSpan(table), i * 8, bitmap.table[i]);
+    }
+    const size_t at = directory.size();
+    const size_t name = at + 24 + bitmap.extra_bytes;
+    directory.resize(round_up(name + bitmap.name.size(), 8).value());
+    const MutableByteSpan entry = MutableByteSpan(directory).subspan(at);
+    store_be(entry, 0, append(table));
+    store_be(entry, 8, static_cast<uint32_t>(bitmap.table.size()));
+    store_be(entry, 12, bitmap.flags);
+    store_be(entry, 16, bitmap.type);
+    store_be(entry, 17, bitmap.granularity_bits);
+    store_be(entry, 18, static_cast<uint16_t>(bitmap.name.size()));
+    store_be(entry, 20, bitmap.extra_bytes);
+    std::ranges::copy(as_bytes(bitmap.name), directory.begin() + static_cast<ptrdiff_t>(name));
+  }
+  const uint64_t place = append(directory);
+  Bytes extension(24);
+  store_be(MutableByteSpan(extension), 0, static_cast<uint32_t>(bitmaps.size()));
+  store_be(MutableByteSpan(extension), 8, uint64_t{directory.size()});
+  store_be(MutableByteSpan(extension), 16, place);
+  add_extension(0x23852875, as_text(extension));
+  set64(88, get64(88) | 1);
+  return place;
+}
+
 }  // namespace underlay

@@ -64,6 +64,18 @@ class Qcow2Builder {
   };
   void put_snapshots(const std::vector<Snapshot>& snapshots);
 
+  // Directory, tables and extension of persistent bitmaps, and the bit that makes them valid. The
+  // bits are put before: append() tells where. Returns the offset of the directory.
+  struct Bitmap {
+    std::string_view name;
+    std::vector<uint64_t> table;
+    uint8_t granularity_bits = 16;
+    uint32_t flags = 0;
+    uint8_t type = 1;
+    uint32_t extra_bytes = 0;
+  };
+  uint64_t put_bitmaps(const std::vector<Bitmap>& bitmaps);
+
   void set32(uint64_t offset, uint32_t value) { store_be(MutableByteSpan(file), offset, value); }
   void set64(uint64_t offset, uint64_t value) { store_be(MutableByteSpan(file), offset, value); }
   uint64_t get64(uint64_t offset) const { return load_be<uint64_t>(file, offset); }

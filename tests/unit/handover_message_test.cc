@@ -86,6 +86,18 @@ TEST_CASE("handover: a session keeps all that it is") {
   CHECK(state.payload_error == nbd::WireError::kPerm);
 }
 
+TEST_CASE("handover: a session without dirty bitmaps is what it was before there were any") {
+  const std::vector<std::byte> before = encode(session());
+  SessionState state = session();
+  state.negotiated.dirty_bitmaps = 0x80000001;
+  const std::vector<std::byte> packet = encode(state);
+  CHECK(packet.size() == before.size() + 4);
+  const auto message = decode(packet);
+  REQUIRE(message);
+  CHECK(std::get<SessionState>(*message).negotiated.dirty_bitmaps == 0x80000001);
+  CHECK(std::get<SessionState>(*decode(before)).negotiated.dirty_bitmaps == 0);
+}
+
 TEST_CASE("handover: a message that is cut or too long is malformed") {
   for (const Message& message : one_of_each()) {
     std::vector<std::byte> packet = encode(message);

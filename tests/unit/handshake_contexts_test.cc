@@ -70,6 +70,46 @@ TEST_CASE("contexts: SET selects exact names that are offered, each once") {
   CHECK(client.handshake.negotiated().allocation_depth);
 }
 
+// With an export "disk" that has the bitmaps "b0" and "b1".
+Client with_bitmaps() {
+  auto client = structured();
+  client.exports["disk"].dirty_bitmaps = {"b0", "b1"};
+  return client;
+}
+
+TEST_CASE("contexts: LIST tells an export's dirty bitmaps, all of them or those that are named") {
+  auto client = with_bitmaps();
+  const auto list = [&](const std::string& name, std::vector<std::string> queries) {
+    return contexts(client, Option::kListMetaContext, meta_data(name, queries));
+  };
+  const Names both{"0 qemu:dirty-bitmap:b0", "0 qemu:dirty-bitmap:b1"};
+  CHECK(list("disk", {"qemu:"}) == both);
+  CHECK(list("disk", {"qemu:dirty-bitmap:"}) == both);
+  CHECK(list("disk", {}) == Names{"0 base:allocation", both[0], both[1]});
+  CHECK(list("disk", {"qemu:dirty-bitmap:b1"}) == Names{both[1]});
+  CHECK(list("disk", {"qemu:dirty-bitmap:b", "qemu:dirty-bitmap:b01", "qemu:dirty-bitmap",
+                      "dirty-bitmap:b0"})
+            .empty());
+  CHECK(list("", {"qemu:", "qemu:dirty-bitmap:b0"}).empty());
+}
+
+TEST_CASE("contexts: SET selects dirty bitmaps by their exact names, and each has its own id") {
+  auto client = with_bitmaps();
+  const auto set = [&](std::vector<std::string> queries) {
+    return contexts(client, Option::kSetMetaContext, meta_data("disk", queries));
+  };
+  CHECK(set({"qemu:dirty-bitmap:b1", "base:allocation", "qemu:dirty-bitmap:b1"}) ==
+        Names{"1 base:allocation", "4 qemu:dirty-bitmap:b1"});
+  CHECK(client.handshake.negotiated().dirty_bitmaps == 0b10);
+  CHECK(set({"qemu:", "qemu:dirty-bitmap:", "qemu:dirty-bitmap:b2"}).empty());
+  CHECK(client.handshake.negotiated().dirty_bitmaps == 0);
+  CHECK(set({"qemu:dirty-bitmap:b0", "qemu:dirty-bitmap:b1"}).size() == 2);
+  CHECK(client.handshake.negotiated().dirty_bitmaps == 0b11);
+  client.say_option(Option::kGo, info_data(""));
+  CHECK(client.handshake.need() == Handshake::Need::kDone);
+  CHECK(client.handshake.negotiated().dirty_bitmaps == 0);
+}
+
 TEST_CASE("contexts: SET of a bare namespace, or of nothing, selects nothing") {
   auto client = structured();
   for (const std::vector<std::string>& queries :

@@ -73,9 +73,36 @@ TEST_CASE("image-opts: keys about qemu's I/O are checked and have no effect") {
   check_refused("driver=raw,file.filename=a,aio=threads", ErrorKind::kUnsupported, "key \"aio\"");
 }
 
+TEST_CASE("image-opts: the secrets of an image and of its backing file are looked up") {
+  const std::vector<SecretFile> secrets = {{.id = "s0", .path = "/top"},
+                                           {.id = "s1", .path = "/base"}};
+  const auto opts = parse_image_opts(
+      "driver=qcow2,file.filename=a,encrypt.format=luks,encrypt.key-secret=s0,"
+      "backing.encrypt.key-secret=s1",
+      secrets);
+  REQUIRE(opts);
+  CHECK(opts->open.image.encrypt_format == "luks");
+  CHECK(opts->open.image.key->path == "/top");
+  CHECK(opts->open.backing.encrypt_format == "");
+  CHECK(opts->open.backing.key->path == "/base");
+  CHECK_FALSE(parsed("driver=qcow2,file.filename=a").open.image.key);
+
+  for (const char* key : {"encrypt.key-secret", "backing.encrypt.key-secret"}) {
+    const auto missing = parse_image_opts(fmt::format("file.filename=a,{}=s2", key), secrets);
+    REQUIRE_FALSE(missing);
+    CHECK(missing.error().kind == ErrorKind::kUsage);
+    CHECK(missing.error().message.find("there is no secret \"s2\"") != std::string::npos);
+  }
+  check_refused("file.filename=a,encrypt.format=foo", ErrorKind::kUsage, "neither luks nor aes");
+  check_refused("driver=raw,file.filename=a,encrypt.key-secret=s0", ErrorKind::kUsage,
+                "encrypt.key-secret belongs to driver=qcow2, not raw");
+  check_refused("file.filename=a,backing.driver=raw,backing.encrypt.format=luks", ErrorKind::kUsage,
+                "belongs to driver=qcow2, not raw");
+}
+
 TEST_CASE("image-opts: what could mean other data is refused by name") {
   for (const char* key : {"offset", "size", "backing", "backing.file.filename", "data-file",
-                          "file.offset", "file.file.filename", "encrypt.key-secret", "filename"}) {
+                          "file.offset", "file.file.filename", "encrypt.cipher-alg", "filename"}) {
     check_refused(fmt::format("driver=raw,file.filename=a,{}=1", key), ErrorKind::kUnsupported,
                   fmt::format("key \"{}\" is not supported", key));
   }

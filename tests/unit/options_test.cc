@@ -288,10 +288,9 @@ TEST_CASE("options: what asks for writing, and what is not served, says so") {
   };
   refused({"-s", "F"}, "-s, --snapshot asks for writing: underlay-nbd is read-only");
   refused({"--snapshot", "F"}, "asks for writing");
-  refused({"-B", "b", "F"}, "-B, --bitmap is not supported yet");
   refused({"-P", "1", "F"}, "-P, --partition is not supported");
   refused({"-T", "nbd*", "F"}, "-T, --trace is not supported");
-  refused({"--object", "secret,id=a", "F"}, "--object is not supported yet");
+  refused({"--object", "tls-creds-x509,id=a", "F"}, "objects of type \"tls-creds-x509\"");
   refused({"--tls-creds", "a", "F"}, "--tls-creds is not supported yet");
   refused({"--tls-authz", "a", "F"}, "--tls-authz is not supported yet");
   refused({"--tls-hostname", "a", "-L"}, "--tls-hostname is not supported yet");

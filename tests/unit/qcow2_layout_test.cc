@@ -190,16 +190,6 @@ TEST_CASE("qcow2 features: an unknown incompatible bit is refused by the name th
   }
 }
 
-TEST_CASE("qcow2 features: encrypted images are refused") {
-  Qcow2Builder builder({});
-  builder.set32(32, 1);
-  check_refused(check_qcow2_supported(header_of(builder), {}), ErrorKind::kUnsupported, "AES");
-  builder.set32(32, 2);
-  check_refused(check_qcow2_supported(header_of(builder), {}), ErrorKind::kUnsupported, "LUKS");
-  builder.set32(32, 3);
-  check_refused(check_qcow2_supported(header_of(builder), {}), ErrorKind::kUnsupported, "unknown");
-}
-
 TEST_CASE("qcow2 L1 entries: reserved bits and unaligned offsets are refused") {
   const Qcow2Header header = header_of(Qcow2Builder({.cluster_bits = 12}));
   CHECK(parse_qcow2_l1_entry(header, 0).value() == 0);

@@ -1,6 +1,7 @@
 // What the qcow2 reader shows of good images, and how it opens them.
 #include "formats/qcow2.h"
 
+#include "formats/qcow2_reader.h"
 #include "tests/support/qcow2_fixture.h"
 
 namespace underlay {
@@ -188,14 +189,19 @@ TEST_CASE("qcow2 map: subclusters that are not allocated are the parent's") {
 }
 
 TEST_CASE("qcow2 map: without waiting, only what is in memory is answered") {
-  Qcow2Builder builder({.cluster_bits = 16, .size = 64 << 20});
-  builder.put_data(3, 1);
+  // The first L2 tables are in memory since the image was opened.
+  constexpr uint64_t kTables = Qcow2Reader::kMaxCheckedL2Bytes >> 16;
+  constexpr uint64_t kClusters = 8192;  // of one L2 table
+  Qcow2Builder builder({.cluster_bits = 16, .size = (kTables + 1) * kClusters << 16});
+  for (uint64_t i = 0; i <= kTables; ++i) builder.put_data(i * kClusters, 1);
   Qcow2Opener opener;
   const auto reader = opener.open(builder.file);
   REQUIRE(reader);
-  CHECK((*reader)->map(3 << 16, 512, MapFor::kReadNow).error().kind == ErrorKind::kWouldBlock);
-  REQUIRE((*reader)->map(3 << 16, 512, MapFor::kRead));
-  CHECK((*reader)->map(3 << 16, 512, MapFor::kReadNow)->kind == Kind::kData);
+  CHECK((*reader)->map(0, 512, MapFor::kReadNow)->kind == Kind::kData);
+  constexpr uint64_t kOffset = kTables * kClusters << 16;
+  CHECK((*reader)->map(kOffset, 512, MapFor::kReadNow).error().kind == ErrorKind::kWouldBlock);
+  REQUIRE((*reader)->map(kOffset, 512, MapFor::kRead));
+  CHECK((*reader)->map(kOffset, 512, MapFor::kReadNow)->kind == Kind::kData);
 }
 
 TEST_CASE("qcow2: the backing file is named with the format that the image states") {

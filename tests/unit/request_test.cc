@@ -152,6 +152,9 @@ TEST_CASE("request: BLOCK_STATUS needs a context") {
   CHECK(validate_request(status, structured(), kSize) == WireError::kInvalid);
   CHECK(validate_request(status, extended(false), kSize) == WireError::kInvalid);
   CHECK(validate_request(status, depth, kSize) == WireError::kNone);
+  Negotiated bitmap = structured();
+  bitmap.dirty_bitmaps = 2;
+  CHECK(validate_request(status, bitmap, kSize) == WireError::kNone);
 }
 
 TEST_CASE("request: each command takes its own flags, and no others") {

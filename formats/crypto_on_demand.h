@@ -1,0 +1,12 @@
+// libcryptsetup and OpenSSL's libcrypto, loaded when an encrypted image is opened: linked as usual,
+// they would lengthen the start of every command, most of which open none.
+#pragma once
+
+#include "io/error.h"
+
+namespace underlay {
+
+// Must have succeeded before a function of theirs is called. Thread-safe; may block.
+Result<void> load_crypto_libraries();
+
+}  // namespace underlay

@@ -1,0 +1,14 @@
+// Where an image's structures lie: seen when it is opened, so that no later read trips over it.
+#pragma once
+
+#include "formats/qcow2_layout.h"
+#include "io/source.h"
+
+namespace underlay {
+
+// Fails when a structure that the header names cannot be where it is said to be: beyond the end of
+// the file, or where another one lies. No I/O.
+Result<void> check_qcow2_structures(const Source& file, const Qcow2Header& header,
+                                    const Qcow2Extensions& extensions);
+
+}  // namespace underlay
