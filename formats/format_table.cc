@@ -5,6 +5,7 @@
 
 #include "formats/qcow2.h"
 #include "formats/raw.h"
+#include "formats/vdi.h"
 #include "formats/vhd.h"
 #include "formats/vmdk.h"
 
@@ -21,6 +22,7 @@ constexpr std::array kFormats = {
            .set_option = set_vhd_option,
            .open = open_vhd},
     Format{.name = "vmdk", .probe = probe_vmdk, .open = open_vmdk},
+    Format{.name = "vdi", .probe = probe_vdi, .open = open_vdi},
 };
 
 }  // namespace

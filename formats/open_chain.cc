@@ -149,6 +149,12 @@ class ChainOpener {
                           printable(link.identity)),
                      child.path);
     }
+    if (!link.revision.empty() && link.revision != parent.revision()) {
+      warnings_.push_back(printable(fmt::format(
+          "{}: its parent \"{}\" is at revision {}, not {}: it was probably written to after the "
+          "child was made, and then this disk is not what it was",
+          child.path, layers_.back().path, parent.revision(), link.revision)));
+    }
     return {};
   }
 

@@ -28,6 +28,7 @@ struct ParentLink {
   std::vector<std::string> names;     // to be tried in this order; none: the operator must say
   std::optional<std::string> format;  // as format_table.h names it; nullopt: the image does not say
   std::string identity;               // what identity() of the parent must be; "" when not stated
+  std::string revision{};             // what revision() of it should be; "" when not stated
   ImageOptions options{};             // that the parent is to be opened with
 };
 
@@ -66,6 +67,11 @@ class Reader {
 
   // What children call this image (VHD unique id, VMDK CID), "" when the format has no such thing.
   virtual std::string identity() const { return ""; }
+
+  // What changes with the content of this image and children remember, where the format has it
+  // beside identity() (VDI uuid_last_snap). Writers do not enforce it: a parent with another one is
+  // warned of.
+  virtual std::string revision() const { return ""; }
 
   // Every file the reader reads from; they live as long as the reader.
   virtual std::vector<const Source*> sources() const = 0;

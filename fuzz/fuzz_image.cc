@@ -129,7 +129,6 @@ void run(ByteSpan bytes) {
                              .warnings = warnings});
   if (!reader) return check_error(reader.error());
   const Reader& opened = **reader;
-  if (const auto parent = opened.parent()) require(!parent->names.empty(), "a parent has a name");
   std::vector<Layer> layers;
   layers.push_back({.reader = *std::move(reader), .path = "image"});
   check_disk(Disk(std::move(layers), caches), opened);
