@@ -53,6 +53,35 @@ def judge(images, rule, what):
     return failed
 
 
+class Matrix:
+    """How many images of each feature hold in each column, of how many."""
+
+    def __init__(self):
+        self.failed = []  # "IMAGE COLUMN"
+        self._cells = {}  # (feature, column): [held, all]
+        self._columns = []
+
+    def judge(self, image, column, rule):
+        cell = self._cells.setdefault((str(image["feature"]), column), [0, 0])
+        if column not in self._columns:
+            self._columns.append(column)
+        cell[1] += 1
+        if judge([image], lambda _: rule(), column):
+            self.failed.append(f"{image['name']} {column}")
+        else:
+            cell[0] += 1
+
+    def __str__(self):
+        features = sorted({feature for feature, _ in self._cells})
+        width = max(map(len, features), default=0)
+        lines = [" " * width + "".join(f"{column:>12}" for column in self._columns)]
+        for feature in features:
+            cells = [self._cells.get((feature, column), (0, 0)) for column in self._columns]
+            lines.append(f"{feature:{width}}" +
+                         "".join(f"{held:>8}/{total:<3}" for held, total in cells))
+        return "\n".join(lines)
+
+
 def exit_when_failed(failed, images):
     """Also when there were no images: nothing was proved then."""
     if failed or not images:

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Every image of an image maker is served with the contents of its raw source, whichever client
-reads it, and its block status is true.
+reads it, and its block status is true. At the end a matrix tells how many images of each feature
+were read in each way.
 
 usage: served_images_test.py NBD_SERVER IMAGE_MAKER
 
@@ -75,19 +76,18 @@ def ranges_to_read(size, rng):
     return ranges
 
 
-def parts_are_equal(server, image):
-    rng = random.Random(image["name"])
+def parts_are_equal(server, image, structured):
+    rng = random.Random(f"{image['name']} {structured}")
     with open(image["raw"], "rb") as raw:
-        for structured in (True, False):
-            handle = connected(server.uri, structured)
-            check(handle.get_structured_replies_negotiated() == structured, "negotiation")
-            check(handle.get_size() == os.path.getsize(image["raw"]),
-                  f"size {handle.get_size()}, must be {os.path.getsize(image['raw'])}")
-            for offset, length in ranges_to_read(handle.get_size(), rng):
-                raw.seek(offset)
-                check(handle.pread(length, offset) == raw.read(length),
-                      f"wrong bytes at {offset}+{length}, structured replies {structured}")
-            handle.shutdown()
+        handle = connected(server.uri, structured)
+        check(handle.get_structured_replies_negotiated() == structured, "negotiation")
+        check(handle.get_size() == os.path.getsize(image["raw"]),
+              f"size {handle.get_size()}, must be {os.path.getsize(image['raw'])}")
+        for offset, length in ranges_to_read(handle.get_size(), rng):
+            raw.seek(offset)
+            check(handle.pread(length, offset) == raw.read(length),
+                  f"wrong bytes at {offset}+{length}")
+        handle.shutdown()
 
 
 def statuses(uri, context):
@@ -121,10 +121,10 @@ def statuses(uri, context):
     return merged
 
 
-def zeros_are_zeros(extents, image):
+def zeros_are_zeros(server, image):
     """What is reported as zeros must read as zeros in the source."""
     with open(image["raw"], "rb") as raw:
-        for offset, length, flags in extents:
+        for offset, length, flags in statuses(server.uri, ALLOCATION):
             if not flags & ZERO:
                 continue
             raw.seek(offset)
@@ -215,12 +215,15 @@ def qemu_arguments(image, format_name):
     return ["-r", *arguments, image["path"]]
 
 
-def is_served_rightly(program, image, folder):
+def is_served_rightly(program, image, folder, matrix):
+    """Every way to read the image, each judged by itself."""
     with harness.serve([*image["args"], image["path"]], program=program) as server:
-        whole_copies_are_equal(server, image, folder)
-        parts_are_equal(server, image)
-        allocation = statuses(server.uri, ALLOCATION)
-        zeros_are_zeros(allocation, image)
+        for column, reads_rightly in (
+                ("nbdcopy", lambda: whole_copies_are_equal(server, image, folder)),
+                ("structured", lambda: parts_are_equal(server, image, structured=True)),
+                ("simple", lambda: parts_are_equal(server, image, structured=False)),
+                ("status", lambda: zeros_are_zeros(server, image))):
+            matrix.judge(image, column, reads_rightly)
 
 
 @contextlib.contextmanager
@@ -235,8 +238,10 @@ def main():
     program, maker = sys.argv[1:]
     format_name = image_set.format_of(maker)
 
+    matrix = image_set.Matrix()
+
     def served_rightly(image):
-        is_served_rightly(program, image, folder)
+        is_served_rightly(program, image, folder, matrix)
 
     def as_sparse_as_qemu(image):
         with beside_qemu(program, image, format_name) as (ours, qemus):
@@ -255,7 +260,9 @@ def main():
         failed = image_set.judge(images, served_rightly, "served")
         failed += image_set.judge(for_qemu, as_sparse_as_qemu, "as sparse as qemu's")
         fill_holes_of_all(folder)
-        failed += image_set.judge(for_qemu, status_as_qemu, "status")
+        failed += image_set.judge(for_qemu, status_as_qemu, "status as qemu's")
+        failed += matrix.failed
+        print(matrix, flush=True)
     image_set.exit_when_failed(failed, images)
 
 
