@@ -77,7 +77,8 @@ Result<OpenedDisk> open_chain(ImageChoice& choice, Caches& caches) {
 // Stamps of all files of the chain, each once, and which of them a source is.
 class Stamps {
  public:
-  Result<void> add(const Source& source) {
+  Result<void> add(const Source& part) {
+    const Source& source = part.file();
     if (!source.fd()) return in_file(fail(ErrorKind::kUnsupported, "is no file"), source.name());
     const Place place = TRY(place_of(source.name()));
     if (place.identity != source.identity()) {
