@@ -129,6 +129,12 @@ Result<Extent> Disk::resolve(uint64_t offset, uint64_t length, MapFor purpose) c
     length = std::min(length, size - offset);
     Extent extent = TRY(layers_[i].reader->map(offset, length, purpose));
     assert(extent.length > 0 && extent.length <= length);
+    if (extent.kind == Extent::Kind::kData) {
+      // A part of a file is served from the file, whose descriptor and page cache can be used.
+      const SourcePlace place = extent.source->place_of(extent.source_offset);
+      extent.source = place.source;
+      extent.source_offset = place.offset;
+    }
     if (extent.kind != Extent::Kind::kParent) {
       extent.depth = static_cast<uint16_t>(i + 1);
       return extent;

@@ -6,6 +6,7 @@
 #include "formats/qcow2.h"
 #include "formats/qcow2_encryption.h"
 #include "formats/raw.h"
+#include "formats/vdi.h"
 #include "formats/vhd.h"
 #include "formats/vhdx.h"
 #include "formats/vmdk.h"
@@ -28,6 +29,7 @@ constexpr std::array kFormats = {
            .open = open_vhd},
     Format{.name = "vhdx", .probe = probe_vhdx, .open = open_vhdx},
     Format{.name = "vmdk", .probe = probe_vmdk, .open = open_vmdk},
+    Format{.name = "vdi", .probe = probe_vdi, .open = open_vdi},
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "formats/container.h"
 #include "formats/format_table.h"
 #include "io/file_source.h"
 
@@ -153,6 +154,12 @@ class ChainOpener {
                           printable(link.identity)),
                      child.path);
     }
+    if (!link.revision.empty() && link.revision != parent.revision()) {
+      warnings_.push_back(printable(fmt::format(
+          "{}: its parent \"{}\" is at revision {}, not {}: it was probably written to after the "
+          "child was made, and then this disk is not what it was",
+          child.path, layers_.back().path, parent.revision(), link.revision)));
+    }
     return {};
   }
 
@@ -250,11 +257,13 @@ class ChainOpener {
   std::vector<std::string> warnings_;
 };
 
-}  // namespace
-
-Result<OpenedDisk> open_disk(OpenedFile top, const OpenOptions& options, const NamedFiles& files,
-                             Caches& caches) {
-  OpenedDisk opened = TRY(ChainOpener(options, files, caches).open(std::move(top)));
+// `member`: of the archive that `top` is, "" for the only disk.
+Result<OpenedDisk> open_member_disk(OpenedFile top, std::string_view member,
+                                    const OpenOptions& options, const NamedFiles& files,
+                                    Caches& caches) {
+  ContainedImage image = TRY(look_into(std::move(top), options.format, member, caches));
+  const NamedFiles& lookup = image.files ? *image.files : files;
+  OpenedDisk opened = TRY(ChainOpener(options, lookup, caches).open(std::move(image.file)));
   const Disk& disk = *opened.disk;
   if (disk.size() != disk.unpadded_size()) {
     opened.warnings.push_back(fmt::format(
@@ -264,9 +273,24 @@ Result<OpenedDisk> open_disk(OpenedFile top, const OpenOptions& options, const N
   return opened;
 }
 
+}  // namespace
+
+Result<OpenedDisk> open_disk(OpenedFile top, const OpenOptions& options, const NamedFiles& files,
+                             Caches& caches) {
+  return open_member_disk(std::move(top), "", options, files, caches);
+}
+
 Result<OpenedDisk> open_disk(const std::string& path, const OpenOptions& options,
                              const NamedFiles& files, Caches& caches) {
-  return open_disk(TRY(open_named_by_operator(path)), options, files, caches);
+  auto top = open_named_by_operator(path);
+  if (top) return open_disk(*std::move(top), options, files, caches);
+  if (const auto split = split_member_path(path);
+      split && top.error().kind == ErrorKind::kNotFound) {
+    if (auto archive = open_named_by_operator(split->file)) {
+      return open_member_disk(*std::move(archive), split->member, options, files, caches);
+    }
+  }
+  return Failure(std::move(top).error());
 }
 
 }  // namespace underlay

@@ -38,7 +38,8 @@ struct OpenedDisk {
   std::vector<std::string> warnings;  // one line each, with the path
 };
 
-// Opens the image `path` and all its parents. May block. `files` is used during the call only;
+// Opens the image `path` and all its parents. May block. Looks through containers (container.h); a
+// path FILE#MEMBER, when no file is called so, means the member of the archive. `files` is used during the call only;
 // `caches` outlives the disk.
 //
 // The format of the top image is guessed when not given; raw with a warning, and not at all when

@@ -34,6 +34,7 @@ struct ParentLink {
   std::optional<std::string> format;  // as format_table.h names it; nullopt: the image does not say
   std::string identity;               // what identity() of the parent must be; "" when not stated
   std::string other_identity{};       // another that will do, "" for none
+  std::string revision{};             // what revision() of it should be; "" when not stated
   ImageOptions options{};             // that the parent is to be opened with
 };
 
@@ -72,6 +73,11 @@ class Reader {
 
   // What children call this image (VHD unique id, VMDK CID), "" when the format has no such thing.
   virtual std::string identity() const { return ""; }
+
+  // What changes with the content of this image and children remember, where the format has it
+  // beside identity() (VDI uuid_last_snap). Writers do not enforce it: a parent with another one is
+  // warned of.
+  virtual std::string revision() const { return ""; }
 
   // The image's dirty bitmap of that name, null when it has none. May block. Readers whose format
   // has no such thing keep this default.

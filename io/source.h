@@ -16,6 +16,7 @@ namespace underlay {
 struct FileIdentity {
   dev_t device = 0;
   ino_t inode = 0;
+  uint64_t start = 0;  // of a part of a file: its first byte
   bool operator==(const FileIdentity&) const = default;
 };
 
@@ -23,6 +24,14 @@ struct FileIdentity {
 struct SourceRun {
   bool hole = false;
   uint64_t length = 0;  // bytes from the offset that was asked for, > 0
+};
+
+class Source;
+
+// A byte of a source.
+struct SourcePlace {
+  const Source* source = nullptr;
+  uint64_t offset = 0;
 };
 
 // Thread-safe: all methods may be called from any thread at the same time. The content is taken to
@@ -61,6 +70,14 @@ class Source {
   // A file descriptor whose bytes at equal offsets are this source's, for a ring to read from;
   // valid while the source lives. nullopt: only read_at() can read.
   virtual std::optional<int> fd() const { return std::nullopt; }
+
+  // Where the bytes from `offset` on are stored as they are: here, or in a source that this one is a
+  // part of (from there on it has all of this one's bytes).
+  virtual SourcePlace place_of(uint64_t offset) const { return {.source = this, .offset = offset}; }
+
+  // The file that all bytes come from, as they are or packed: its name, times and identity are what
+  // tells whether it changed. Lives as long as this source.
+  virtual const Source& file() const { return *this; }
 
   // Starts to bring [offset, offset + length) into memory. A hint: failures are ignored. May block.
   virtual void prefetch(uint64_t offset, uint64_t length) const { (void)offset, (void)length; }

@@ -42,6 +42,7 @@ uint64_t fingerprint_of(const Disk& disk, std::string_view snapshot,
       const FileIdentity identity = source->identity().value_or(FileIdentity{});
       print.add(identity.device);
       print.add(identity.inode);
+      if (identity.start != 0) print.add(identity.start);
     }
   }
   for (const ExportedBitmap& bitmap : bitmaps) print.add(bitmap.name);

@@ -26,7 +26,9 @@ void meet_failure(const Disk& disk, const SendQueue::FilePart& file) {
   for (const Layer& layer : disk.layers()) {
     for (const Source* source : layer.reader->sources()) {
       std::byte byte;
-      if (source->fd() == file.fd) (void)source->read_at(file.offset, MutableByteSpan(&byte, 1));
+      if (source->file().fd() == file.fd) {
+        (void)source->file().read_at(file.offset, MutableByteSpan(&byte, 1));
+      }
     }
   }
 }

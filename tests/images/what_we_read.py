@@ -17,6 +17,7 @@ FORMATS = (
     ("qcow2", "qcow2"),
     ("vhd", "vpc, vhd"),
     ("vmdk", "vmdk"),
+    ("vdi", "vdi"),
 )
 
 

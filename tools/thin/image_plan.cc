@@ -8,6 +8,7 @@
 #include <cstdlib>
 
 #include "formats/chain_options.h"
+#include "formats/container.h"
 #include "formats/format_table.h"
 #include "formats/open_chain.h"
 #include "io/file_source.h"
@@ -48,10 +49,11 @@ Result<Place> place_of(const std::string& name) {
 // ---- in the child
 
 // Opens the top image; a format that was not given is guessed and filled in.
-Result<OpenedFile> open_top(ImageChoice& choice) {
+Result<OpenedFile> open_top(ImageChoice& choice, Caches& caches) {
   OpenedFile top{.source = TRY(open_file_source(choice.location)), .path = choice.location};
   if (!choice.format.empty()) return top;
-  const Guess guess = TRY(guess_format(*top.source));
+  const ContainedImage image = TRY(look_into(top, "", "", caches));
+  const Guess guess = TRY(guess_format(*image.file.source));
   if (guess.format == nullptr) {
     return fail(ErrorKind::kUsage, "{}: if it is a raw image, say --format raw",
                 guess.damaged.empty()
@@ -65,7 +67,7 @@ Result<OpenedFile> open_top(ImageChoice& choice) {
 Result<OpenedDisk> open_chain(ImageChoice& choice, Caches& caches) {
   const auto files = TRY(Confinement::create(choice.allow_paths));
   OpenOptions options;
-  auto top = TRY(open_top(choice));
+  auto top = TRY(open_top(choice, caches));
   options.format = choice.format;
   options.backing_format = choice.backing_format;
   for (const std::string& parent : choice.parents) {
@@ -77,7 +79,8 @@ Result<OpenedDisk> open_chain(ImageChoice& choice, Caches& caches) {
 // Stamps of all files of the chain, each once, and which of them a source is.
 class Stamps {
  public:
-  Result<void> add(const Source& source) {
+  Result<void> add(const Source& part) {
+    const Source& source = part.file();
     if (!source.fd()) return in_file(fail(ErrorKind::kUnsupported, "is no file"), source.name());
     const Place place = TRY(place_of(source.name()));
     if (place.identity != source.identity()) {
