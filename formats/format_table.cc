@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "formats/libyal_reader.h"
+#include "formats/qcow.h"
 #include "formats/qcow2.h"
 #include "formats/raw.h"
 #include "formats/vhd.h"
@@ -14,12 +16,19 @@ namespace {
 // Adding a format is one line here. The order is that of messages.
 constexpr std::array kFormats = {
     Format{.name = kRawFormat, .probe = probe_raw, .open = open_raw},
-    Format{.name = "qcow2", .snapshots = true, .probe = probe_qcow2, .open = open_qcow2},
+    Format{.name = "qcow2",
+           .snapshots = true,
+           .probe = probe_qcow2,
+           .open = open_qcow2,
+           .open_by_library = libyal::by_libqcow<open_qcow2>},
     Format{.name = "vpc",
            .alias = "vhd",
            .probe = probe_vhd,
            .set_option = set_vhd_option,
-           .open = open_vhd},
+           .open = open_vhd,
+           .open_by_library = libyal::by_libvhdi<open_vhd>},
+    // Always through libqcow.
+    Format{.name = "qcow", .probe = probe_qcow, .open = open_qcow, .open_by_library = open_qcow},
     Format{.name = "vmdk", .probe = probe_vmdk, .open = open_vmdk},
 };
 
