@@ -15,6 +15,7 @@ END = "to here -->"
 FORMATS = (
     ("raw", "raw"),
     ("qcow2", "qcow2"),
+    ("qcow", "qcow"),
     ("vhd", "vpc, vhd"),
     ("vmdk", "vmdk"),
 )

@@ -1,6 +1,7 @@
 // disk-dump: an image's guest-visible content, through the readers alone, without any server.
 //   disk-dump [-f FORMAT] [-l SNAPSHOT] [--backing-format F] [--allow-path DIR]
 //             [--parent CHILD=PATH] [--reader NAME] IMAGE OUTPUT
+//   disk-dump ... --image-opts OPTIONS OUTPUT
 // writes the disk to OUTPUT (sparse). Exit 0 done, 1 refused or a read failed.
 #include <fcntl.h>
 #include <unistd.h>
@@ -11,6 +12,7 @@
 #include <iostream>
 
 #include "formats/chain_options.h"
+#include "formats/image_opts.h"
 #include "formats/open_chain.h"
 #include "io/confined_open.h"
 #include "io/unique_fd.h"
@@ -51,8 +53,14 @@ Result<void> copy(const Disk& disk, const std::string& output) {
 
 Result<void> run(const po::variables_map& given) {
   OpenOptions options;
+  auto path = given["image"].as<std::string>();
   options.format = given["format"].as<std::string>();
   options.backing_format = given["backing-format"].as<std::string>();
+  if (given["image-opts"].as<bool>()) {
+    ImageOpts opts = TRY(parse_image_opts(path));
+    path = std::move(opts.path);
+    options = std::move(opts.open);
+  }
   if (given.count("snapshot") != 0) options.image.snapshot = given["snapshot"].as<std::string>();
   for (const std::string& parent : given["parent"].as<std::vector<std::string>>()) {
     options.parents.push_back(TRY(parse_parent_path("--parent", parent)));
@@ -61,8 +69,7 @@ Result<void> run(const po::variables_map& given) {
   const auto allowed = given["allow-path"].as<std::vector<std::string>>();
   const Confinement confinement = TRY(Confinement::create(allowed));
   Caches caches;
-  const OpenedDisk opened =
-      TRY(open_disk(given["image"].as<std::string>(), options, confinement, caches));
+  const OpenedDisk opened = TRY(open_disk(path, options, confinement, caches));
   for (const std::string& warning : opened.warnings) std::cerr << "warning: " << warning << '\n';
   return copy(*opened.disk, given["output"].as<std::string>());
 }
@@ -75,6 +82,7 @@ int main(int argc, char** argv) {
   using Names = std::vector<std::string>;
   po::options_description options;
   options.add_options()("format,f", po::value<std::string>()->default_value(""));
+  options.add_options()("image-opts", po::bool_switch());
   options.add_options()("snapshot,l", po::value<std::string>());
   options.add_options()("backing-format", po::value<std::string>()->default_value(""));
   options.add_options()("allow-path", po::value<Names>()->default_value(Names{}, ""));
