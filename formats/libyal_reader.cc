@@ -29,7 +29,7 @@ bool has_zero_sector(ByteSpan bytes) {
 
 class LibraryReader final : public Reader {
  public:
-  LibraryReader(std::unique_ptr<const Reader> own, std::unique_ptr<LibraryFile> file,
+  LibraryReader(std::shared_ptr<const Reader> own, std::unique_ptr<LibraryFile> file,
                 Misread misread)
       : own_(std::move(own)), file_(std::move(file)), misread_(misread) {}
 
@@ -107,7 +107,7 @@ class LibraryReader final : public Reader {
     return stored.length;
   }
 
-  std::unique_ptr<const Reader> own_;
+  std::shared_ptr<const Reader> own_;
   std::unique_ptr<LibraryFile> file_;
   Misread misread_;
 };
@@ -116,13 +116,16 @@ Failure refused(std::string_view why) {
   return fail(ErrorKind::kUnsupported, "--reader libyal: {}; --reader own reads it", why);
 }
 
-Result<std::unique_ptr<LibraryFile>> open_file(const ImageToOpen& image, const Library& library,
-                                               const Reader& own) {
-  if (own.sources().size() > 1) return refused("images of several files are not read");
-  auto file = TRY(LibraryFile::open(library, image.source));
-  if (file->size() != own.size()) {
+// The library reads what our own reader reads, which need not be the file as it is: the log of a
+// VHDX is replayed there.
+Result<std::unique_ptr<LibraryFile>> open_file(const Library& library,
+                                               const std::shared_ptr<const Reader>& own) {
+  const auto sources = own->sources();
+  if (sources.size() != 1) return refused("images of several files are not read");
+  auto file = TRY(LibraryFile::open(library, std::shared_ptr<const Source>(own, sources.front())));
+  if (file->size() != own->size()) {
     return refused(fmt::format("{} takes the disk for {} bytes, it has {}", library.name,
-                               file->size(), own.size()));
+                               file->size(), own->size()));
   }
   return file;
 }
@@ -132,24 +135,24 @@ Result<std::unique_ptr<LibraryFile>> open_file(const ImageToOpen& image, const L
 Result<std::unique_ptr<Reader>> open_with_libqcow(const ImageToOpen& image, OpenImage open) {
   const Library* library = TRY(libqcow());
   if (image.options.snapshot) return refused("libqcow reads no internal snapshots (-l)");
-  std::unique_ptr<const Reader> own = TRY(open(image));
+  const std::shared_ptr<const Reader> own = TRY(open(image));
   if (own->parent()) {
     return refused("libqcow does not tell what an image with backing file has of its own");
   }
-  auto file = TRY(open_file(image, *library, *own));
-  return std::make_unique<LibraryReader>(std::move(own), std::move(file), Misread::kZeros);
+  auto file = TRY(open_file(*library, own));
+  return std::make_unique<LibraryReader>(own, std::move(file), Misread::kZeros);
 }
 
 Result<std::unique_ptr<Reader>> open_with_libvhdi(const ImageToOpen& image, OpenImage open) {
   const Library* library = TRY(libvhdi());
-  std::unique_ptr<const Reader> own = TRY(open(image));
+  const std::shared_ptr<const Reader> own = TRY(open(image));
   if (own->parent()) {
     return refused(
         "libvhdi misreads differencing images, where a run of sectors begins or ends "
         "inside a byte of the bitmap");
   }
-  auto file = TRY(open_file(image, *library, *own));
-  return std::make_unique<LibraryReader>(std::move(own), std::move(file), Misread::kNothing);
+  auto file = TRY(open_file(*library, own));
+  return std::make_unique<LibraryReader>(own, std::move(file), Misread::kNothing);
 }
 
 }  // namespace underlay::libyal
