@@ -152,6 +152,19 @@ TEST_CASE("an image that leads out of its folder is refused") {
   CHECK(allowed->files.size() == 2);
 }
 
+TEST_CASE("a parent that has moved is opened where the operator says it lies") {
+  const World world;
+  world.write("sub/top", child_of("gone"));
+  world.write("moved", Qcow2Builder({}));
+  const std::string top = world.folder.path("sub/top");
+  const std::string moved = world.folder.path("moved");
+  CHECK(!plan_image({.location = top}, PlanFor::kStamps));
+  const auto plan = plan_image({.location = top, .parents = {"top=" + moved}}, PlanFor::kStamps);
+  REQUIRE(plan);
+  REQUIRE(plan->files.size() == 2);
+  CHECK(plan->files[1].path == moved);
+}
+
 TEST_CASE("an image whose tables cannot be read has no direct map, and says why") {
   const World world;
   Qcow2Builder builder({.size = 8 << 9});

@@ -31,6 +31,7 @@ Registry sample() {
                              .format = "qcow2",
                              .backing_format = "raw",
                              .allow_paths = {"/base"},
+                             .parents = {"child=/parent"},
                              .size = UINT64_MAX - 511,
                              .files = {{.path = "/images/a", .size = 5, .mtime_ns = -1}},
                              .connections = 2,

@@ -257,11 +257,25 @@ TEST_CASE("an image's lock is for one at a time, and comes free with its file re
 TEST_CASE("the command names the image's format, folders and files") {
   Lab lab;
   lab.image_.allow_paths = {"/base"};
+  lab.image_.parents = {"child=/parent"};
   const ServerFiles files = lab.files();
-  const std::vector<std::string> expected{
-      lab.host_.server, "-t",         "-e",           "0",           "--handover",
-      files.handover,   "--pid-file", files.pid_file, "--take-over", files.handover,
-      "--allow-path",   "/base",      "-f",           "qcow2",       "/image"};
+  const std::vector<std::string> expected{lab.host_.server,
+                                          "-t",
+                                          "-e",
+                                          "0",
+                                          "--handover",
+                                          files.handover,
+                                          "--pid-file",
+                                          files.pid_file,
+                                          "--take-over",
+                                          files.handover,
+                                          "--allow-path",
+                                          "/base",
+                                          "--parent",
+                                          "child=/parent",
+                                          "-f",
+                                          "qcow2",
+                                          "/image"};
   CHECK(server_command(lab.host_, lab.image_, StartMode::kTakeOver) == expected);
 }
 

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "formats/chain_options.h"
 #include "io/confined_open.h"
 #include "io/nbd_dial.h"
 #include "tools/thin/attachment.h"
@@ -21,7 +22,8 @@ const ImageRecord* find_known(const Registry& registry, const std::string& locat
                               const ImageChoice& image) {
   for (const ImageRecord& record : registry.images) {
     if (record.location == location && record.backing_format == image.backing_format &&
-        (image.format.empty() || record.format == image.format)) {
+        (image.format.empty() || record.format == image.format) &&
+        (image.parents.empty() || record.parents == image.parents)) {
       return &record;
     }
   }
@@ -65,6 +67,7 @@ Result<ImageRecord> new_record(const ImageArguments& arguments, bool remote) {
   record.backend = kBackendPrefix + TRY(random_uuid());
   record.backing_format = arguments.image.backing_format;
   record.allow_paths = arguments.image.allow_paths;
+  record.parents = arguments.image.parents;
   record.connections = arguments.connections;
   record.recovery_timeout =
       arguments.recovery_timeout.value_or(remote ? kRemoteRecovery : kLocalRecovery);
@@ -76,10 +79,11 @@ Result<ImageRecord> new_record(const ImageArguments& arguments, bool remote) {
 Result<ChosenImage> choose_remote(const Registry& registry, const ImageArguments& arguments) {
   const ImageChoice& image = arguments.image;
   if (!image.format.empty() || !image.backing_format.empty() || !image.allow_paths.empty() ||
-      arguments.direct == DirectMode::kAlways) {
-    return fail(ErrorKind::kUsage,
-                "{}: formats, folders and a direct map are the business of the server there",
-                image.location);
+      !image.parents.empty() || arguments.direct == DirectMode::kAlways) {
+    return fail(
+        ErrorKind::kUsage,
+        "{}: formats, folders, parents and a direct map are the business of the server there",
+        image.location);
   }
   if (const auto* known = find_known(registry, image.location, image)) {
     return ChosenImage{*known, false, nullptr};
@@ -89,6 +93,16 @@ Result<ChosenImage> choose_remote(const Registry& registry, const ImageArguments
   chosen.record.location = image.location;
   chosen.record.size = dialed.size_bytes;
   return chosen;
+}
+
+// CHILD=PATH with both paths absolute, for servers that start elsewhere; CHILD may be a name alone.
+Result<std::string> resolved_parent(const std::string& text) {
+  ParentPath stated = TRY(parse_parent_path("--parent", text));
+  if (stated.child.find('/') != std::string::npos) {
+    stated.child = TRY(with_resolved_folder(stated.child));
+  }
+  stated.path = TRY(with_resolved_folder(stated.path));
+  return stated.child + "=" + stated.path;
 }
 
 }  // namespace
@@ -104,6 +118,7 @@ Result<ChosenImage> choose_image(const Registry& registry, const ImageArguments&
     folder = std::filesystem::canonical(folder, error).string();
     if (error) return fail_errno(error.value(), "--allow-path");
   }
+  for (std::string& parent : resolved.image.parents) parent = TRY(resolved_parent(parent));
   if (const auto* known = find_known(registry, resolved.image.location, resolved.image)) {
     return take_known(*known, arguments);
   }

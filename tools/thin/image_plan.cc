@@ -7,6 +7,7 @@
 #include <climits>
 #include <cstdlib>
 
+#include "formats/chain_options.h"
 #include "formats/format_table.h"
 #include "formats/open_chain.h"
 #include "io/file_source.h"
@@ -67,6 +68,9 @@ Result<OpenedDisk> open_chain(ImageChoice& choice, Caches& caches) {
   auto top = TRY(open_top(choice));
   options.format = choice.format;
   options.backing_format = choice.backing_format;
+  for (const std::string& parent : choice.parents) {
+    options.parents.push_back(TRY(parse_parent_path("--parent", parent)));
+  }
   return open_disk(std::move(top), options, files, caches);
 }
 
@@ -186,7 +190,8 @@ ImageChoice choice_of(const ImageRecord& image) {
   return {.location = image.location,
           .format = image.format,
           .backing_format = image.backing_format,
-          .allow_paths = image.allow_paths};
+          .allow_paths = image.allow_paths,
+          .parents = image.parents};
 }
 
 Result<ImagePlan> plan_image(const ImageChoice& choice, PlanFor purpose) {

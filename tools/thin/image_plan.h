@@ -20,6 +20,7 @@ struct ImageChoice {
   std::string format{};          // "" = guess, but never raw
   std::string backing_format{};  // "" = as the image states
   std::vector<std::string> allow_paths{};
+  std::vector<std::string> parents{};  // CHILD=PATH, as --parent has them
 };
 bool is_nbd_uri(const std::string& location);
 

@@ -25,6 +25,8 @@ void declare_image(OptionList& options) {
   add("backing-format", value("FORMAT"), "of its backing file, when the image does not state it");
   add("allow-path", po::value<std::vector<std::string>>()->value_name("DIR"),
       "the image may name files in DIR, too; repeatable");
+  add("parent", po::value<std::vector<std::string>>()->value_name("CHILD=PATH"),
+      "the parent of the image CHILD (path, or file name alone) is PATH; repeatable");
   add("connections", value("N"), "connections between kernel and server (default 1)");
   add("recovery-timeout", value("SECONDS"),
       "requests of a lost connection are sent again after it; a server that is slower is cut off "
@@ -43,6 +45,9 @@ Result<ImageArguments> image_arguments(const std::string& location, const Comman
   arguments.image.backing_format = text_of(options, "backing-format");
   if (options.contains("allow-path")) {
     arguments.image.allow_paths = options["allow-path"].as<std::vector<std::string>>();
+  }
+  if (options.contains("parent")) {
+    arguments.image.parents = options["parent"].as<std::vector<std::string>>();
   }
   arguments.connections = TRY(number_of(options, "connections")).value_or(arguments.connections);
   arguments.recovery_timeout = TRY(number_of(options, "recovery-timeout"));

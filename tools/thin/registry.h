@@ -35,6 +35,7 @@ struct ImageRecord {
   std::string format;          // as formats/ names it; "" for a URI
   std::string backing_format;  // "" = as the image states
   std::vector<std::string> allow_paths;  // absolute
+  std::vector<std::string> parents;      // CHILD=PATH; paths are absolute
   uint64_t size = 0;                     // bytes, a multiple of 512
   std::vector<FileStamp> files;          // all of the chain; empty for a URI
   unsigned connections = 1;

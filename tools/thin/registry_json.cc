@@ -70,6 +70,7 @@ Json json_of(const ImageRecord& image) {
           {"format", image.format},
           {"backing_format", image.backing_format},
           {"allow_paths", image.allow_paths},
+          {"parents", image.parents},
           {"size", image.size},
           {"files", std::move(files)},
           {"connections", image.connections},
@@ -252,6 +253,8 @@ Result<ImageRecord> image_from(const Json& json, const std::string& where) {
   image.format = fields.text("format");
   image.backing_format = fields.text("backing_format");
   image.allow_paths = fields.texts("allow_paths");
+  // Registries from before --parent do not have it.
+  if (json.contains("parents")) image.parents = fields.texts("parents");
   image.size = fields.number<uint64_t>("size");
   for (const Json& file : fields.list("files")) image.files.push_back(TRY(file_from(file, where)));
   image.connections = fields.number<unsigned>("connections");

@@ -112,6 +112,9 @@ std::vector<std::string> server_command(const Host& host, const ImageRecord& ima
   for (const std::string& folder : image.allow_paths) {
     command.insert(command.end(), {"--allow-path", folder});
   }
+  for (const std::string& parent : image.parents) {
+    command.insert(command.end(), {"--parent", parent});
+  }
   if (image.backing_format.empty()) {
     command.insert(command.end(), {"-f", image.format, image.location});
   } else {
