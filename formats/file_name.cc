@@ -7,6 +7,15 @@ bool names_protocol(std::string_view name) {
   return at != std::string_view::npos && name[at] == ':';
 }
 
+Result<void> refuse_protocol(std::string_view what, std::string_view name) {
+  if (!names_protocol(name)) return {};
+  return fail(
+      ErrorKind::kDenied,
+      "names the {} \"{}\": what precedes the colon is a protocol, and an image's protocols "
+      "are never followed; name a file instead (with ./ before a name that has a colon)",
+      what, printable(name, 200));
+}
+
 Result<std::string> plain_file_name(std::string_view name) {
   constexpr std::string_view kFile = "file:";
   const bool stated = name.starts_with(kFile);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "formats/libyal_reader.h"
+#include "formats/qcow.h"
 #include "formats/qcow2.h"
 #include "formats/qcow2_encryption.h"
 #include "formats/raw.h"
@@ -21,13 +23,20 @@ constexpr std::array kFormats = {
            .snapshots = true,
            .probe = probe_qcow2,
            .set_option = set_qcow2_option,
-           .open = open_qcow2},
+           .open = open_qcow2,
+           .open_by_library = libyal::by_libqcow<open_qcow2>},
     Format{.name = "vpc",
            .alias = "vhd",
            .probe = probe_vhd,
            .set_option = set_vhd_option,
-           .open = open_vhd},
-    Format{.name = "vhdx", .probe = probe_vhdx, .open = open_vhdx},
+           .open = open_vhd,
+           .open_by_library = libyal::by_libvhdi<open_vhd>},
+    Format{.name = "vhdx",
+           .probe = probe_vhdx,
+           .open = open_vhdx,
+           .open_by_library = libyal::by_libvhdi<open_vhdx>},
+    // Always through libqcow.
+    Format{.name = "qcow", .probe = probe_qcow, .open = open_qcow, .open_by_library = open_qcow},
     Format{.name = "vmdk", .probe = probe_vmdk, .open = open_vmdk},
     Format{.name = "vdi", .probe = probe_vdi, .open = open_vdi},
 };

@@ -19,15 +19,6 @@ Result<Bytes> read_head(const Source& file, uint64_t length) {
   return head;
 }
 
-Result<void> check_file_name(std::string_view what, std::string_view name) {
-  if (!names_protocol(name)) return {};
-  return fail(
-      ErrorKind::kDenied,
-      "names the {} \"{}\": what precedes the colon is a protocol, and an image's protocols "
-      "are never followed; name a file instead (with ./ before a name that has a colon)",
-      what, printable(name, 200));
-}
-
 // One snapshot table entry.
 struct Snapshot {
   std::string id;
@@ -145,7 +136,7 @@ Result<std::optional<ParentLink>> backing_file(const Qcow2Header& header,
                                                ByteSpan first_cluster) {
   const auto name = TRY(parse_qcow2_backing_name(header, first_cluster));
   if (!name) return std::nullopt;
-  TRY(check_file_name("backing file", *name));
+  TRY(refuse_protocol("backing file", *name));
   if (header.external_data() && (header.autoclear_features & Qcow2Header::kRawExternalData) != 0) {
     return fail(ErrorKind::kMalformed,
                 "names the backing file \"{}\" and says that its data file alone is the whole disk "
@@ -168,7 +159,7 @@ Result<std::shared_ptr<const Source>> open_data_file(const ImageToOpen& image,
                 "its data lies in a data file (incompatible feature bit 2) that it does not name: "
                 "qemu-img amend -o data_file=FILE names it");
   }
-  TRY(check_file_name("data file", extensions.data_file));
+  TRY(refuse_protocol("data file", extensions.data_file));
   auto data = TRY(image.files.open(image.path, extensions.data_file)).source;
   const auto identity = data->identity();
   if (identity && identity == image.source->identity()) {

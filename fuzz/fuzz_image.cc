@@ -51,10 +51,10 @@ void check_error(const Error& error) {
   require(!line.empty() && printable(line, line.size()) == line, "an error is one printable line");
 }
 
-void check_compressed(const Extent& extent, uint64_t offset) {
+void check_loaded(const Extent& extent, uint64_t offset) {
   require(extent.cluster_length > 0 && extent.cluster_start <= offset &&
               range_within(offset - extent.cluster_start, extent.length, extent.cluster_length),
-          "a compressed extent lies in its cluster");
+          "an extent that is loaded lies in its cluster");
 }
 
 void check_extent(const Reader& reader, const Extent& extent, uint64_t offset, uint64_t asked) {
@@ -66,7 +66,7 @@ void check_extent(const Reader& reader, const Extent& extent, uint64_t offset, u
   const uint64_t stored = extent.kind == Kind::kData ? extent.length : 1;
   require(range_within(extent.source_offset, stored, extent.source->size()),
           "stored bytes lie within their file");
-  if (extent.kind == Kind::kCompressed) check_compressed(extent, offset);
+  if (extent.is_loaded()) check_loaded(extent, offset);
 }
 
 // What may be answered without waiting must be what waiting gives.
@@ -75,7 +75,7 @@ void check_same(const Result<Extent>& now, const Result<Extent>& later) {
   require(now.has_value() == later.has_value(), "kReadNow and kRead agree on failure");
   if (!now) return;
   require(now->kind == later->kind, "kReadNow and kRead agree on the kind");
-  if (now->kind == Kind::kData || now->kind == Kind::kCompressed) {
+  if (now->kind == Kind::kData || now->is_loaded()) {
     require(now->source == later->source && now->source_offset == later->source_offset,
             "kReadNow and kRead agree on the place");
   }

@@ -16,7 +16,10 @@ FORMATS = (
     ("raw", "raw"),
     ("qcow2", "qcow2"),
     ("vhd", "vpc, vhd"),
+    ("vhdx", "vhdx"),
     ("vmdk", "vmdk"),
+    ("vdi", "vdi"),
+    ("qcow", "qcow"),
     ("vdi", "vdi"),
 )
 

@@ -88,13 +88,13 @@ int main(int argc, char** argv) {
   using Names = std::vector<std::string>;
   po::options_description options;
   options.add_options()("format,f", po::value<std::string>()->default_value(""));
+  options.add_options()("image-opts", po::bool_switch());
   options.add_options()("snapshot,l", po::value<std::string>());
   options.add_options()("backing-format", po::value<std::string>());
   options.add_options()("allow-path", po::value<Names>()->default_value(Names{}, ""));
   options.add_options()("parent", po::value<Names>()->default_value(Names{}, ""));
   options.add_options()("reader", po::value<std::string>()->default_value("own"));
   options.add_options()("object", po::value<Names>()->default_value(Names{}, ""));
-  options.add_options()("image-opts", po::bool_switch());
   options.add_options()("image", po::value<std::string>()->required());
   options.add_options()("output", po::value<std::string>()->required());
   po::positional_options_description positional;

@@ -1,0 +1,142 @@
+#include "formats/libyal_file.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+
+namespace underlay::libyal {
+namespace {
+
+// libbfio's and the libraries' ..._ACCESS_FLAG_READ.
+constexpr int kReadAccess = 1;
+// LIBBFIO_FLAG_IO_HANDLE_NON_MANAGED: the io handle is ours to free.
+constexpr uint8_t kNonManaged = 0;
+
+constexpr size_t kMaxReasonBytes = 512;
+
+// The first line of the library's backtrace: where it failed, and at what.
+std::string reason_of(const Library& library, LibraryError* error) {
+  std::array<char, 8192> text{};
+  if (error == nullptr || library.error_backtrace_sprint(error, text.data(), text.size()) < 0) {
+    return "no reason given";
+  }
+  const std::string_view all = text.data();
+  return std::string(all.substr(0, std::min(all.find_first_of("\r\n"), kMaxReasonBytes)));
+}
+
+}  // namespace
+
+int LibraryFile::open_io(intptr_t* io_handle, int, LibraryError**) {
+  reinterpret_cast<Io*>(io_handle)->open = true;
+  return 1;
+}
+
+int LibraryFile::close_io(intptr_t* io_handle, LibraryError**) {
+  reinterpret_cast<Io*>(io_handle)->open = false;
+  return 0;
+}
+
+ssize_t LibraryFile::read_io(intptr_t* io_handle, uint8_t* buffer, size_t size, LibraryError**) {
+  Io& io = *reinterpret_cast<Io*>(io_handle);
+  const uint64_t size_of_source = io.source.size();
+  if (io.position >= size_of_source) return 0;
+  const auto present = static_cast<size_t>(std::min<uint64_t>(size, size_of_source - io.position));
+  // No exception may pass through the library.
+  const auto read = without_exceptions([&] {
+    return io.source.read_at(io.position, {reinterpret_cast<std::byte*>(buffer), present});
+  });
+  if (!read) {
+    io.failure = read.error();
+    return -1;
+  }
+  io.position += present;
+  return static_cast<ssize_t>(present);
+}
+
+ssize_t LibraryFile::write_io(intptr_t*, const uint8_t*, size_t, LibraryError**) { return -1; }
+
+off64_t LibraryFile::seek_io(intptr_t* io_handle, off64_t offset, int whence, LibraryError**) {
+  Io& io = *reinterpret_cast<Io*>(io_handle);
+  off64_t base = 0;
+  if (whence == SEEK_CUR) base = static_cast<off64_t>(io.position);
+  if (whence == SEEK_END) base = static_cast<off64_t>(io.source.size());
+  off64_t position = 0;
+  if (__builtin_add_overflow(base, offset, &position) || position < 0) return -1;
+  io.position = static_cast<uint64_t>(position);
+  return position;
+}
+
+int LibraryFile::exists_io(intptr_t*, LibraryError**) { return 1; }
+
+int LibraryFile::is_open_io(intptr_t* io_handle, LibraryError**) {
+  return reinterpret_cast<Io*>(io_handle)->open ? 1 : 0;
+}
+
+int LibraryFile::get_size_io(intptr_t* io_handle, uint64_t* size, LibraryError**) {
+  *size = reinterpret_cast<Io*>(io_handle)->source.size();
+  return 1;
+}
+
+// The library's failure as an Error; frees `error`.
+Failure LibraryFile::failed(std::string_view doing, LibraryError* error) {
+  const std::string reason = reason_of(library_, error);
+  library_.error_free(&error);
+  if (io_.failure) {
+    Error failure = *std::exchange(io_.failure, std::nullopt);
+    return Failure(std::move(failure));
+  }
+  return in_file(fail(ErrorKind::kMalformed, "{} cannot {}: {}", library_.name, doing, reason),
+                 source_->name());
+}
+
+Result<std::unique_ptr<LibraryFile>> LibraryFile::open(const Library& library,
+                                                       std::shared_ptr<const Source> source) {
+  std::unique_ptr<LibraryFile> file(new LibraryFile(library, std::move(source)));
+  TRY(file->open_image());
+  return file;
+}
+
+Result<void> LibraryFile::open_image() {
+  const std::lock_guard lock(mutex_);
+  LibraryError* error = nullptr;
+  if (library_.bfio_handle_initialize(&handle_, reinterpret_cast<intptr_t*>(&io_), nullptr, nullptr,
+                                      open_io, close_io, read_io, write_io, seek_io, exists_io,
+                                      is_open_io, get_size_io, kNonManaged, &error) != 1) {
+    return failed("make a handle", error);
+  }
+  if (library_.file_initialize(&file_, &error) != 1) return failed("make a handle", error);
+  if (library_.file_open_file_io_handle(file_, handle_, kReadAccess, &error) != 1) {
+    return failed("open the image", error);
+  }
+  if (library_.file_get_media_size(file_, &size_, &error) != 1) {
+    return failed("tell the size", error);
+  }
+  // Failures inside it that it did not tell.
+  if (io_.failure) return failed("open the image", nullptr);
+  return {};
+}
+
+LibraryFile::~LibraryFile() {
+  // The file first: it uses the handle. Both take null pointers.
+  library_.file_free(&file_, nullptr);
+  library_.bfio_handle_free(&handle_, nullptr);
+}
+
+Result<void> LibraryFile::read_at(uint64_t offset, MutableByteSpan out) {
+  const std::lock_guard lock(mutex_);
+  io_.failure.reset();
+  LibraryError* error = nullptr;
+  const ssize_t got = library_.file_read_buffer_at_offset(file_, out.data(), out.size(),
+                                                          static_cast<off64_t>(offset), &error);
+  if (got < 0) return failed(fmt::format("read guest offset {}", offset), error);
+  library_.error_free(&error);
+  if (io_.failure) return failed("read", nullptr);
+  if (static_cast<size_t>(got) != out.size()) {
+    return in_file(fail(ErrorKind::kMalformed, "{} gave {} of {} bytes at guest offset {}",
+                        library_.name, got, out.size(), offset),
+                   source_->name());
+  }
+  return {};
+}
+
+}  // namespace underlay::libyal
