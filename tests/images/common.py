@@ -89,11 +89,11 @@ class Manifest:
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def add(self, name, path, raw, args=(), oracles=(), parents=(), feature=None):
+    def add(self, name, path, raw, args=(), oracles=(), parents=(), *, feature):
         self._write(name=name, feature=feature, path=str(path), raw=str(raw), args=list(args),
                     oracles=list(oracles), parents=[str(parent) for parent in parents])
 
-    def add_refused(self, name, path, refused, args=(), feature=None):
+    def add_refused(self, name, path, refused, args=(), *, feature):
         self._write(name=name, feature=feature, path=str(path), args=list(args), refused=refused)
 
     def _write(self, **line):

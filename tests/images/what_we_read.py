@@ -11,7 +11,7 @@ import sys
 
 BEGIN = "<!-- tests/images/what_we_read.py writes from here"
 END = "to here -->"
-# Image makers, with what -f takes.
+# Image makers, with what -f takes; "": no format, but what may lie around an image of any.
 FORMATS = (
     ("raw", "raw"),
     ("qcow2", "qcow2"),
@@ -20,7 +20,7 @@ FORMATS = (
     ("vmdk", "vmdk"),
     ("vdi", "vdi"),
     ("qcow", "qcow"),
-    ("vdi", "vdi"),
+    ("ova", ""),
 )
 
 
@@ -33,7 +33,8 @@ def features_of(maker):
 
 def table(maker, names):
     """One format: what is read, then what is refused and why."""
-    rows = [f"| {maker} (`-f {names}`) | |", "|---|---|"]
+    heading = f"{maker} (`-f {names}`)" if names else "archives and compressed files"
+    rows = [f"| {heading} | |", "|---|---|"]
     features = features_of(maker)
     for feature in sorted(features, key=lambda feature: bool(feature["refused"])):
         verdict = f"refused: {feature['refused']}" if feature["refused"] else "read"

@@ -28,8 +28,6 @@ def features_without_an_image(maker, images, refused):
         return {feature["key"] for feature in features} ^ {image["feature"] for image in shown}
 
     features = features_of(maker)
-    if not features:
-        return []
     return sorted(wrong([feature for feature in features if not feature["refused"]], images) |
                   wrong([feature for feature in features if feature["refused"]], refused))
 
