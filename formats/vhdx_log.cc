@@ -147,7 +147,9 @@ Result<std::vector<uint64_t>> Log::active_sequence() const {
     if (entry(at).sequence_number != 0) whole.push_back(at);
   }
   std::sort(whole.begin(), whole.end(), [&](uint64_t a, uint64_t b) {
-    return entry(a).sequence_number > entry(b).sequence_number;
+    const uint64_t first = entry(a).sequence_number;
+    const uint64_t second = entry(b).sequence_number;
+    return first != second ? first > second : a < b;
   });
   std::vector<uint64_t> head_of(entries_.size());
   std::vector<uint64_t> heads;

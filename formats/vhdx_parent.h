@@ -6,7 +6,7 @@
 //   18  2 KeyValueCount
 //   20 12 for each: u32 KeyOffset, u32 ValueOffset (from the item's start), u16 KeyLength,
 //         u16 ValueLength; both are UTF-16LE
-//   keys  parent_linkage, parent_linkage2: the parent's DataWriteGuid
+//   keys  parent_linkage, parent_linkage2: the parent's DataWriteGuid; two while a merge changes it
 //         relative_path, volume_path, absolute_win32_path: where it lies
 #pragma once
 
