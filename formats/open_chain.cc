@@ -122,8 +122,13 @@ class ChainOpener {
     if (guess.format == nullptr) return unstated_format(child, link, "could be raw");
     warnings_.push_back(
         fmt::format("{}: does not state the format of its backing file \"{}\"; probing guessed {}",
-                    printable(child.path), printable(link.names.front()), guess.format->name));
+                    printable(child.path), stated_name(link), guess.format->name));
     return ChosenFormat{.format = guess.format, .guessed = true};
+  }
+
+  // For messages.
+  static std::string stated_name(const ParentLink& link) {
+    return link.names.empty() ? "" : printable(link.names.front());
   }
 
   static Failure unstated_format(const Layer& child, const ParentLink& link, std::string_view why) {
@@ -131,7 +136,7 @@ class ChainOpener {
                         "does not state the format of its backing file \"{}\", which {}, and "
                         "guessing would trust what a guest may have written; state it with "
                         "qemu-img rebase -u -F FORMAT, or --image-opts ...,backing.driver=FORMAT",
-                        printable(link.names.front()), why),
+                        stated_name(link), why),
                    child.path);
   }
 

@@ -165,7 +165,7 @@ Result<FoundFooter> settled(const ImageToOpen& image, const FoundFooter& found) 
   if (!found.is_rival) return found;
   return fail(
       ErrorKind::kMalformed,
-      "the trailing footer is of image {}, but its copy at byte 0 of image {}, and no footer "
+      "the trailing footer is of image {}, but the copy at byte 0 of image {}, and no footer "
       "lies behind that one's blocks: write the right one to both places",
       to_string(found.footer.unique_id), to_string(found.copy->unique_id));
 }

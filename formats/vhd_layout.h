@@ -46,9 +46,9 @@
 // What tapdisk ("tap") wrote, by its creator_version:
 //     0.1  sector bitmaps with the first sector in the least significant bit of a byte (all others:
 //          in the most significant); parent_unicode_name in the machine's byte order behind a mark;
-//          no batmap; a checksum that is not the hidden byte's
+//          no batmap; "hidden" set without a new checksum
 //     1.1  as the specification has it; perhaps a batmap of version 1.1, whose checksum sums signed
-//          bytes; a checksum that is not the hidden byte's
+//          bytes; "hidden" set without a new checksum
 //     1.2  always a batmap
 //     1.3  the batmap is of version 1.2: unsigned bytes
 // While it writes to an image, the trailing footer is 512 bytes 0xc7. Its resize sets both cookies

@@ -57,8 +57,8 @@ def refused(maker):
     other = sparse(bytes(4096), "other")[-512:]
     for kind, damaged, words in (
             ("cut", image[:4 * MIB], "truncated"),
-            ("overlap", with_entry(image, 1, struct.unpack_from(">I", image, TABLE)[0] + 8),
-             "overlap"),
+            ("overlap", with_entry(image, 0, struct.unpack_from(">I", image, TABLE + 8)[0] + 8),
+             "the blocks overlap"),
             ("header", with_entry(image, 1, 1), "BAT entry 1 is sector 1"),
             ("table", with_entry(image, 2, TABLE // 512), "BAT entry 2 is sector 3"),
             ("footer", with_entry(image, 0, len(image) // 512 - 1), "its footer"),
