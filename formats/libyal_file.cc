@@ -111,9 +111,24 @@ Result<void> LibraryFile::open_image() {
   if (library_.file_get_media_size(file_, &size_, &error) != 1) {
     return failed("tell the size", error);
   }
+  TRY(check_not_encrypted());
   // Failures inside it that it did not tell.
   if (io_.failure) return failed("open the image", nullptr);
   return {};
+}
+
+Result<void> LibraryFile::check_not_encrypted() {
+  if (library_.file_get_encryption_method == nullptr) return {};
+  uint32_t method = 0;
+  LibraryError* error = nullptr;
+  if (library_.file_get_encryption_method(file_, &method, &error) != 1) {
+    return failed("tell the encryption method", error);
+  }
+  if (method == 0) return {};
+  return in_file(fail(ErrorKind::kUnsupported,
+                      "crypt_method is {}: {} does not decrypt images; --reader own may", method,
+                      library_.name),
+                 source_->name());
 }
 
 LibraryFile::~LibraryFile() {

@@ -15,6 +15,7 @@ class LibraryFile {
  public:
   // The library reads `source` and nothing else: no other file, whatever the image names. Its
   // failures are kMalformed with its own words, unless `source` failed: then they are that failure.
+  // kUnsupported when the image is encrypted: libqcow opens those whose cipher it does not know.
   static Result<std::unique_ptr<LibraryFile>> open(const Library& library,
                                                    std::shared_ptr<const Source> source);
   LibraryFile(const LibraryFile&) = delete;
@@ -49,6 +50,7 @@ class LibraryFile {
   LibraryFile(const Library& library, std::shared_ptr<const Source> source)
       : library_(library), source_(std::move(source)), io_{.source = *source_, .failure = {}} {}
   Result<void> open_image();
+  Result<void> check_not_encrypted();
   Failure failed(std::string_view doing, LibraryError* error);
 
   const Library& library_;

@@ -20,6 +20,8 @@ static_assert(
     kSameType<decltype(Library::file_get_media_size), decltype(&libqcow_file_get_media_size)>);
 static_assert(kSameType<decltype(Library::file_read_buffer_at_offset),
                         decltype(&libqcow_file_read_buffer_at_offset)>);
+static_assert(kSameType<decltype(Library::file_get_encryption_method),
+                        decltype(&libqcow_file_get_encryption_method)>);
 static_assert(kSameType<decltype(Library::error_backtrace_sprint),
                         decltype(&libqcow_error_backtrace_sprint)>);
 static_assert(kSameType<decltype(Library::error_free), decltype(&libqcow_error_free)>);
@@ -58,7 +60,8 @@ class Loader {
     }
   }
 
-  Loaded load() {
+  // Everything that both libraries have.
+  void find_all() {
     Library& library = loaded_.library;
     find(library.file_initialize, prefix_ + "file_initialize");
     find(library.file_free, prefix_ + "file_free");
@@ -69,14 +72,30 @@ class Loader {
     find(library.error_free, prefix_ + "error_free");
     find(library.bfio_handle_initialize, "libbfio_handle_initialize");
     find(library.bfio_handle_free, "libbfio_handle_free");
-    return std::move(loaded_);
   }
+  void find_encryption_method() {
+    find(loaded_.library.file_get_encryption_method, prefix_ + "file_get_encryption_method");
+  }
+  Loaded take() { return std::move(loaded_); }
 
  private:
   std::string prefix_;
   void* handle_;  // never closed
   Loaded loaded_;
 };
+
+Loaded load_libqcow() {
+  Loader loader("libqcow", "libqcow.so.1");
+  loader.find_all();
+  loader.find_encryption_method();
+  return loader.take();
+}
+
+Loaded load_libvhdi() {
+  Loader loader("libvhdi", "libvhdi.so.1");
+  loader.find_all();
+  return loader.take();
+}
 
 Result<const Library*> checked(const Loaded& loaded) {
   if (!loaded.missing.empty()) return fail(ErrorKind::kUnsupported, "{}", loaded.missing);
@@ -86,12 +105,12 @@ Result<const Library*> checked(const Loaded& loaded) {
 }  // namespace
 
 Result<const Library*> libqcow() {
-  static const Loaded loaded = Loader("libqcow", "libqcow.so.1").load();
+  static const Loaded loaded = load_libqcow();
   return checked(loaded);
 }
 
 Result<const Library*> libvhdi() {
-  static const Loaded loaded = Loader("libvhdi", "libvhdi.so.1").load();
+  static const Loaded loaded = load_libvhdi();
   return checked(loaded);
 }
 

@@ -32,8 +32,8 @@ using SizeIo = int(intptr_t* io_handle, uint64_t* size, LibraryError** error);
 using FreeIo = int(intptr_t** io_handle, LibraryError** error);
 using CloneIo = int(intptr_t** copy, intptr_t* io_handle, LibraryError** error);
 
-// One library's functions, which have the same types in both. They return 1 for success; the last
-// two return what they read, and nothing.
+// One library's functions, which have the same types in both. They return 1 for success, a read
+// the number of bytes.
 struct Library {
   std::string_view name;  // "libqcow"
 
@@ -44,6 +44,8 @@ struct Library {
   int (*file_get_media_size)(File* file, uint64_t* size, LibraryError** error);
   ssize_t (*file_read_buffer_at_offset)(File* file, void* buffer, size_t size, off64_t offset,
                                         LibraryError** error);
+  // Null in libvhdi, whose formats have no encryption.
+  int (*file_get_encryption_method)(File* file, uint32_t* method, LibraryError** error);
   int (*error_backtrace_sprint)(LibraryError* error, char* text, size_t size);
   void (*error_free)(LibraryError** error);
 

@@ -5,7 +5,8 @@
 // misread is refused, with the reason:
 //   libqcow 20201213  images with backing file (it does not say what is allocated), internal
 //                     snapshots (it reads the active disk only), clusters with the zero flag (it
-//                     takes the flag for a part of the offset), streams that end early
+//                     takes the flag for a part of the offset), streams that end early,
+//                     encrypted images (it opens those whose cipher it does not know)
 //   libvhdi 20210425  differencing images (it reads a run of sectors to the end of a byte of the
 //                     bitmap), disks whose size is not the one that it reads, zeros where a dynamic
 //                     image has data (see LibraryReader)
