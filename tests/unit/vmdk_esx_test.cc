@@ -221,7 +221,7 @@ TEST_CASE("vmdk cowd: a file that was not closed cleanly is warned of") {
 }
 
 TEST_CASE("vmdk esx: a grain in any table, in the directory or beyond the end is refused at open") {
-  const auto content = vmdk_content(40 << 20, 12, 40 << 20);
+  const auto content = vmdk_content(4 << 20, 12, 4 << 20);
   BuiltEsx cowd = build_cowd(content, 128);
   REQUIRE(cowd.tables.size() == 1);
   const uint64_t table = cowd.tables[0] / 512;
@@ -254,19 +254,19 @@ TEST_CASE("vmdk cowd: a grain inside the table of other grains is refused at ope
 }
 
 TEST_CASE("vmdk esx: tables that overlap each other are refused") {
-  const auto content = vmdk_content(48 << 20, 14, 48 << 20);
+  const auto content = vmdk_content(17 << 20, 14, 17 << 20);
   BuiltEsx cowd = build_cowd(content, 8);
-  REQUIRE(cowd.tables.size() == 3);
+  REQUIRE(cowd.tables.size() == 2);
   for (const uint64_t distance : {0u, 31u}) {
     cowd.set_directory_entry(1, cowd.tables[0] / 512 + distance);
     check_refused(open_cowd(cowd, content.size() / 512), "overlap");
   }
   BuiltEsx se = build_se_sparse(content);
-  se.set_directory_entry(1, uint64_t{0x10000000} << 32 | 2);
+  se.set_directory_entry(1, uint64_t{0x10000000} << 32 | 1);  // as entry 0
   check_refused(open_se_sparse(se, content.size() / 512), "overlap");
 }
 
-TEST_CASE("vmdk esx: cut at every sector, the extent is refused or reads right") {
+TEST_CASE("vmdk esx: cut at every sector, the extent is refused when it is opened") {
   const auto content = vmdk_content(256 << 10, 15, 192 << 10);
   for (const EsxKind& kind : kinds()) {
     const BuiltEsx image = kind.build(content, kind.option);
@@ -280,10 +280,12 @@ TEST_CASE("vmdk esx: cut at every sector, the extent is refused or reads right")
 }
 
 TEST_CASE("vmdk esx: every single wrong byte of headers, directory and table is safe") {
-  const auto content = vmdk_content(64 << 10, 16, 48 << 10);
+  const auto content = vmdk_content(16 << 10, 16, 12 << 10);
   for (const EsxKind& kind : kinds()) {
     const BuiltEsx good = kind.build(content, kind.option);
+    // Of the bytes that are zeros, mostly padding, a sample.
     for (size_t at = 0; at < good.tables[0] + 256; ++at) {
+      if (good.bytes[at] == std::byte{0} && at % 23 != 0) continue;
       BuiltEsx image = good;
       image.bytes[at] ^= std::byte{0xff};
       const Opened opened = kind.open(image, content.size() / 512);
