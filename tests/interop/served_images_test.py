@@ -31,7 +31,8 @@ HOLE, ZERO = 1, 2  # the bits of base:allocation: takes no space, reads as zeros
 # Images with clusters that are zeros and keep their space: qcow2's zero flag beside an offset, a zero
 # subcluster in a cluster with data. We say so (ZERO); qemu says HOLE | ZERO, as for clusters without.
 KEEPS_SPACE_OF_ZEROS = re.compile(
-    r"qcow2-(zeros|extended-\d+|extended-\d+-overlay|data-file|data-file-raw|data-file-overlay)")
+    r"qcow2-(zeros|extended-\d+|extended-\d+-overlay|data-file|data-file-raw|data-file-overlay|"
+    r"luks|luks-extended|luks-cbc|luks-overlay)")
 
 # qemu's drivers that say of no byte where it lies: all of a disk is data to them.
 QEMU_KNOWS_NO_HOLES_OF = ("vhdx",)
