@@ -120,9 +120,9 @@ Failure refused(std::string_view why) {
 // VHDX is replayed there.
 Result<std::unique_ptr<LibraryFile>> open_file(const Library& library,
                                                const std::shared_ptr<const Reader>& own) {
-  const auto sources = own->sources();
-  if (sources.size() != 1) return refused("images of several files are not read");
-  auto file = TRY(LibraryFile::open(library, std::shared_ptr<const Source>(own, sources.front())));
+  if (own->sources().size() != 1) return refused("images of several files are not read");
+  auto file =
+      TRY(LibraryFile::open(library, std::shared_ptr<const Source>(own, &own->image_source())));
   if (file->size() != own->size()) {
     return refused(fmt::format("{} takes the disk for {} bytes, it has {}", library.name,
                                file->size(), own->size()));

@@ -85,6 +85,10 @@ class Reader {
 
   // Every file the reader reads from; they live as long as the reader.
   virtual std::vector<const Source*> sources() const = 0;
+
+  // The image as another reader of its format must be given it: its file, unless what this reader
+  // reads differs from that (a log was replayed in memory). Lives as long as the reader.
+  virtual const Source& image_source() const { return *sources().front(); }
 };
 
 // What a reader is opened with. The references outlive the call; `caches` outlives the reader.
