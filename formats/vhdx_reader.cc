@@ -26,9 +26,12 @@ const FileRange* find_overlapped(const std::vector<FileRange>& structures, const
 VhdxReader::VhdxReader(OpenedImage image, Caches& caches)
     : image_(std::move(image)), tables_(caches, source_of_tables(image_)) {}
 
-uint64_t VhdxReader::file_size() const {
-  return image_.replayed ? image_.replayed->size() : image_.file->size();
+const Source& VhdxReader::image_source() const {
+  if (image_.replayed) return *image_.replayed;
+  return *image_.file;
 }
+
+uint64_t VhdxReader::file_size() const { return image_source().size(); }
 
 // Of the last block, only what the disk has: writers leave the rest out of the file.
 uint64_t VhdxReader::used_bytes(uint64_t block) const {

@@ -41,6 +41,7 @@ class VhdxReader final : public Reader {
   std::optional<ParentLink> parent() const override { return image_.parent; }
   std::string identity() const override { return image_.identity; }
   std::vector<const Source*> sources() const override { return {image_.file.get()}; }
+  const Source& image_source() const override;
 
  private:
   struct SectorRun {
