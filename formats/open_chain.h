@@ -39,8 +39,8 @@ struct OpenedDisk {
 };
 
 // Opens the image `path` and all its parents. May block. Looks through containers (container.h); a
-// path FILE#MEMBER, when no file is called so, means the member of the archive. `files` is used during the call only;
-// `caches` outlives the disk.
+// path FILE#MEMBER, when no file is called so, means the member of the archive. `files` is used
+// during the call only; `caches` outlives the disk.
 //
 // The format of the top image is guessed when not given; raw with a warning, and not at all when
 // the file shows signs of another format. A parent's format is what the child states. When it
