@@ -11,18 +11,18 @@ KIB = 1 << 10
 MIB = 1 << 20
 
 FEATURES = (
-    Feature("plain", "as qemu-img convert -O qcow and old QEMU write them"),
-    Feature("compressed", "compressed clusters, as qemu-img convert -c of old QEMU writes them"),
+    Feature("plain", "as `qemu-img convert -O qcow` and old QEMU write them"),
+    Feature("compressed", "compressed clusters, as `qemu-img convert -c` of old QEMU writes them"),
     Feature("geometry", "clusters of 512 bytes to 64 KiB, L2 tables of 512 bytes to 64 KiB"),
-    Feature("backing", "backing files of any format with a header; of raw ones, the operator says "
-            "so: --image-opts driver=qcow,backing.driver=raw,file.filename=IMAGE"),
+    Feature("backing", "backing files of any format with a header; raw ones, when the operator "
+            "says so: `--image-opts driver=qcow,backing.driver=raw,file.filename=IMAGE`"),
     Feature("unstated-raw", "backing files that could be raw",
             "version 1 has no field for their format, and a guest may have written what a guess "
-            "would find there; --image-opts driver=qcow,backing.driver=raw,file.filename=IMAGE"),
+            "would find there; say `backing.driver=raw` as above"),
     Feature("encrypted", "encrypted images (AES)",
-            "the cipher is broken, and qemu-img convert decrypts them"),
+            "the cipher is broken; convert them with qemu-img"),
     Feature("damaged", "truncated images; tables and clusters that lie where they cannot",
-            "QEMU reads some of them as zeros"),
+            "their data is lost, though QEMU shows zeros for some of it; copy them anew"),
 )
 
 manifest = Manifest("qcow", FEATURES)

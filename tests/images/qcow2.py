@@ -25,23 +25,24 @@ FEATURES = (
     Feature("luks", "LUKS encryption: AES in XTS and CBC mode, plain64 (`--object secret`, "
                     "`encrypt.key-secret`)"),
     Feature("aes", "AES encryption (`encrypt.format=aes`)",
-            "its passphrase cannot be checked, so a wrong one would give wrong data: convert it "
+            "its passphrase cannot be checked, so a wrong one would give wrong data; convert it "
             "with qemu-img"),
     Feature("luks-ciphers", "LUKS with other ciphers than AES, or with ESSIV",
-            "only ciphers of wide use are served: convert it with qemu-img"),
+            "only ciphers of wide use are served; convert it with qemu-img"),
     Feature("no-secret", "encrypted images without their passphrase, or with a wrong one",
-            "say --object secret and encrypt.key-secret"),
+            "their data cannot be told; say `--object secret` and `encrypt.key-secret`"),
     Feature("unknown-feature", "incompatible features of later QEMUs",
-            "what they change is not known: convert it with qemu-img"),
+            "what they change is not known; convert it with qemu-img"),
     Feature("protocols", "backing and data files that a protocol names (`json:`, `nbd://`)",
-            "an image's protocols are never followed: name a file"),
+            "an image's protocols are never followed; name a file"),
     Feature("unstated", "raw backing files whose format the image does not state",
-            "a guest could make it any format: state it with qemu-img rebase -u -F"),
+            "a guest could make it any format; state it with `qemu-img rebase -u -F`"),
     Feature("truncated", "files that have lost their end",
-            "their data is not whole: copy them anew"),
-    Feature("overlapping", "structures of the image that overlap", "it is damaged"),
+            "their data is not whole; copy them anew"),
+    Feature("overlapping", "structures of the image that overlap",
+            "it is damaged; `qemu-img check` tells more"),
     Feature("loop", "images that stand in their own chain of backing files",
-            "they have no content: rebase one of them"),
+            "they have no content; rebase one of them"),
 )
 
 manifest = Manifest("qcow2", FEATURES)

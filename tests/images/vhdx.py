@@ -21,22 +21,22 @@ FEATURES = (
     Feature("differencing", "differencing images (.avhdx), in chains, over fixed or dynamic parents, "
             "also smaller and larger ones"),
     Feature("parent-names", "parents named by relative_path, volume_path or absolute_win32_path, or "
-            "by --parent"),
+            "by `--parent`"),
     Feature("dirty-log", "images that were not closed properly: their log is replayed in memory, and "
             "the file stays as it is (qemu refuses to read them)"),
-    Feature("second-copies", "a damaged header or region table of which there is a whole copy (qemu "
-            "refuses the second)"),
+    Feature("second-copies", "damaged headers or region tables of which there is a whole copy (qemu "
+            "refuses the latter)"),
     Feature("optional-parts", "regions and metadata items that nobody needs to know"),
     Feature("unknown-parts", "regions, metadata items or versions that a reader must know",
-            "they are unknown: a newer program wrote the image; convert it there"),
-    Feature("wrong-parent", "a parent that is not the one that the child was made on",
-            "it would show wrong data; find the right one, and say --parent CHILD=PATH"),
+            "a newer program wrote the image; convert it there"),
+    Feature("wrong-parent", "parents that are not the ones that their children were made on",
+            "they would show wrong data; find the right one, and name it with `--parent CHILD=PATH`"),
     Feature("other-parent", "parents that are no VHDX",
-            "no such kind of parent is specified; merge the images where they were made"),
-    Feature("unreplayable-log", "a log that must be replayed, but holds no whole sequence",
-            "what it held is lost, and the image is inconsistent; take another copy"),
+            "no such kind of parent is specified; merge them where they were made"),
+    Feature("unreplayable-log", "logs that must be replayed, but hold no whole sequence",
+            "what they held is lost, and the image is inconsistent; copy it anew"),
     Feature("damaged", "tables or blocks beyond the end of the file, or over each other",
-            "the image is truncated or damaged; take another copy"),
+            "the image is truncated or damaged; copy it anew"),
 )
 
 

@@ -30,19 +30,21 @@ FEATURES = (
     Feature("redundant-directory", "sparse files with a damaged grain directory: the redundant one is "
             "used, with a warning"),
     Feature("sesparse-journal", "seSparse with a journal that was not replayed",
-            "power the VM on and off, or consolidate its snapshots, on its host, then copy again"),
+            "its tables are not up to date; power the VM on and off, or consolidate "
+            "its snapshots, on its host, then copy again"),
     Feature("raw-device", "raw-device mappings (vmfsRawDeviceMap, vmfsPassthroughRawDeviceMap, vmfsRaw)",
-            "the data is in no file: copy the disk on its host with vmkfstools -i"),
-    Feature("lone-extent", "one extent without the descriptor that names it",
-            "only the descriptor knows the other extents and the parent: open it instead"),
-    Feature("wrong-parent", "a snapshot whose parent is missing, or was changed after it was made",
-            "its bytes would be a mixture: find the right parent, and name it with --parent"),
-    Feature("encrypted", "encrypted disks", "decrypt the disk in the program that encrypted it"),
+            "the data is in no file; copy the disk on its host with `vmkfstools -i`"),
+    Feature("lone-extent", "extents without the descriptor that names them",
+            "only the descriptor knows the other extents and the parent; open it instead"),
+    Feature("wrong-parent", "snapshots whose parent is missing, or was changed after they were made",
+            "they would show a mixture; find the right parent, and name it with `--parent CHILD=PATH`"),
+    Feature("encrypted", "encrypted disks",
+            "their key is not known here; decrypt them in the program that encrypted them"),
     Feature("unknown-encoding", "names in an encoding that is unknown here",
-            "rename the files to ASCII names, in the descriptor as well"),
+            "their files cannot be found; give them ASCII names, in the descriptor as well"),
     Feature("damaged", "truncated files, missing or overlapping extents, tables or grains beyond the "
             "end or in other metadata, damage by a transfer in text mode",
-            "zeros or other data would be shown in place of the disk's: copy the image again"),
+            "zeros or other data would be shown in place of the disk's; copy the image anew"),
 )
 
 manifest = Manifest("vmdk", FEATURES)
