@@ -59,12 +59,12 @@ class Maker:
             image = write(self.manifest.path(name + ".vdi"), image)
         shown = data.ljust(-(-len(data) // SECTOR) * SECTOR, b"\0")
         raw = write_raw(self.manifest.path(name + ".raw"), shown)
-        self.manifest.add(name, image, raw, args, oracles, parents, feature)
+        self.manifest.add(name, image, raw, args, oracles, parents, feature=feature)
         return image
 
     def refuse(self, name, image, words, feature, args=("-f", "vdi")):
         path = write(self.manifest.path(name + ".vdi"), image)
-        self.manifest.add_refused(name, path, words, args, feature)
+        self.manifest.add_refused(name, path, words, args, feature=feature)
 
     def by_qemu(self):
         for kind in ("dynamic", "static"):

@@ -60,11 +60,11 @@ def save(name, data):
 
 def add(name, path, data, feature, oracles=(), parents=()):
     raw = write_raw(manifest.path(name + ".raw"), data)
-    manifest.add(name, path, raw, ["-f", "vmdk"], oracles, parents, feature)
+    manifest.add(name, path, raw, ["-f", "vmdk"], oracles, parents, feature=feature)
 
 
 def refuse(name, path, words, feature):
-    manifest.add_refused(name, path, words, ["-f", "vmdk"], feature)
+    manifest.add_refused(name, path, words, ["-f", "vmdk"], feature=feature)
 
 
 # ---- qemu's own ----
