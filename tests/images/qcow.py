@@ -5,7 +5,7 @@ import random
 import struct
 import zlib
 
-from common import Feature, Manifest, content, run, write_raw
+from common import Feature, Manifest, QemuWriter, content, run, write_raw
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -41,20 +41,8 @@ def convert(name, data):
     return path
 
 
-class Writer:
-    """Applies the same writes to an image (qemu-io) and to the content it must show."""
-
-    def __init__(self, path, truth):
-        self.path = path
-        self.truth = bytearray(truth)
-
-    def write(self, offset, length, byte):
-        run("qemu-io", "-f", "qcow", "-c", f"write -P {byte} {offset} {length}", self.path)
-        self.truth[offset:offset + length] = bytes([byte]) * length
-        return self
-
-    def done(self):
-        return bytes(self.truth)
+def writer_of(path, truth):
+    return QemuWriter("qcow", path, truth)
 
 
 def add(name, path, truth, feature, oracles=("qemu",), args=("-f", "qcow")):
@@ -69,7 +57,7 @@ def by_qemu():
         add(f"plain-{size}", convert(f"plain-{size}", data), data, "plain", ("qemu", "libqcow"),
             args=())
     add("empty", create("empty", 3 * MIB), bytes(3 * MIB), "plain", ("qemu", "libqcow"))
-    writer = Writer(create("written", 9 * MIB), bytes(9 * MIB))
+    writer = writer_of(create("written", 9 * MIB), bytes(9 * MIB))
     writer.write(0, 512, 1).write(3 * MIB - 4096, 9 * KIB, 2).write(9 * MIB - 512, 512, 3)
     add("written", writer.path, writer.done(), "plain", ("qemu", "libqcow"))
 
@@ -120,7 +108,7 @@ def compressed():
     image = build(data, 12, 9, 3)
     add("zlib", write("zlib", image), data, "compressed", ("qemu", "libqcow"), args=())
     # Plain clusters over compressed ones.
-    writer = Writer(write("mixed", image), data).write(70 * KIB, 3 * KIB, 4)
+    writer = writer_of(write("mixed", image), data).write(70 * KIB, 3 * KIB, 4)
     writer.write(MIB, 300 * KIB, 5).write(3 * MIB + 1024, 512, 6)
     add("mixed", writer.path, writer.done(), "compressed", ("qemu", "libqcow"))
 
@@ -145,7 +133,7 @@ def chains():
     for kind, size in (("qcow", 3 * MIB), ("qcow2", 5 * MIB + 512), ("raw", 2 * MIB - 512)):
         name = f"backed-{kind}"
         path = create(name, size, "-b", os.path.basename(bases[kind]), "-F", kind)
-        writer = Writer(path, (base + bytes(size))[:size]).write(MIB + 512, 70 * KIB, 8)
+        writer = writer_of(path, (base + bytes(size))[:size]).write(MIB + 512, 70 * KIB, 8)
         writer.write(512 * KIB, 512, 9).write(size - 512, 512, 10)
         writer.write(40 * KIB, 5 * KIB, 0)  # zeros that are data
         truth = writer.done()

@@ -2,7 +2,7 @@
 """VDIs: dynamic, static and differencing; by qemu-img, and built where qemu-img cannot."""
 import random
 
-from common import Feature, Manifest, content, run, write_raw
+from common import Feature, Manifest, content, run, write, write_raw
 from vdi_builder import DIFFERENCING, MIB, SECTOR, STATIC, UNDO, build
 
 FEATURES = (
@@ -29,12 +29,6 @@ FEATURES = (
             "stored in one place",
             "the image is truncated or damaged; copy it anew"),
 )
-
-
-def write(path, data):
-    with open(path, "wb") as out:
-        out.write(data)
-    return path
 
 
 def changed(data, seed, size=None):

@@ -4,8 +4,8 @@ import hashlib
 import os
 import random
 
-from common import Feature, Manifest, content, run, write_raw
-from vhd_builder import changed, chs_bytes, fixed, sparse, write
+from common import Feature, Manifest, changed, content, run, write, write_raw
+from vhd_builder import chs_bytes, fixed, sparse
 from vhd_refused import refused
 from vhd_tapdisk import tapdisk
 

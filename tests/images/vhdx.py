@@ -3,13 +3,12 @@
 where qemu-img cannot."""
 import hashlib
 import os
-import random
 import shutil
 import struct
 import uuid
 
 import vhdx_builder as builder
-from common import Feature, Manifest, content, run, write_raw
+from common import Feature, Manifest, changed, content, run, write_raw
 from vhdx_builder import BAT_AT, HEADERS_AT, LOG_AT, LOG_BYTES, METADATA_AT, MIB, TABLES_AT
 
 FEATURES = (
@@ -38,21 +37,6 @@ FEATURES = (
     Feature("damaged", "tables or blocks beyond the end of the file, or over each other",
             "the image is truncated or damaged; copy it anew"),
 )
-
-
-def changed(data, seed, size=None, sector=512):
-    """`data` with runs of sectors overwritten: single ones, ones at the edges of bytes and words of
-    a bitmap, long ones, and some with zeros, which are data of the child."""
-    rng = random.Random(seed)
-    after = bytearray(data if size is None else data[:size].ljust(size, b"\0"))
-    sectors = len(after) // sector
-    for _ in range(60):
-        count = rng.choice([1, 1, 2, 7, 8, 9, 63, 64, 65, 250 * 1024 // sector])
-        first = rng.choice([rng.randrange(sectors), max(rng.randrange(sectors // 64) * 64 - 1, 0)])
-        part = slice(first * sector, min(first + count, sectors) * sector)
-        length = part.stop - part.start
-        after[part] = bytes(length) if rng.randrange(5) == 0 else rng.randbytes(length)
-    return bytes(after)
 
 
 def locator(parent_name, **values):

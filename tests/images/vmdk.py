@@ -4,8 +4,8 @@ import os
 import random
 import struct
 
-from common import SECTOR, Feature, Manifest, content, run, write_raw
-from vmdk_builder import descriptor, header, pad, sparse_file, stream_file
+from common import SECTOR, Feature, Manifest, content, padded, run, write, write_raw
+from vmdk_builder import descriptor, header, sparse_file, stream_file
 from vmdk_esx_builder import cowd_file, se_sparse_file
 
 MIB = 1 << 20
@@ -51,11 +51,7 @@ manifest = Manifest("vmdk", FEATURES)
 
 
 def save(name, data):
-    path = manifest.path(name)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as out:
-        out.write(data)
-    return path
+    return write(manifest.path(name), data)
 
 
 def add(name, path, data, feature, oracles=(), parents=()):
@@ -210,7 +206,7 @@ def descriptor_only():
     """A sparse header with capacity 0 holds nothing but a descriptor."""
     data = content(MIB, 45)
     save("only-flat.bin", data)
-    text = pad(descriptor("monolithicFlat", [f'RW {len(data) // SECTOR} FLAT "only-flat.bin" 0']))
+    text = padded(descriptor("monolithicFlat", [f'RW {len(data) // SECTOR} FLAT "only-flat.bin" 0']))
     head = header(0, 128, len(text) // SECTOR, 0, 128)
     add("descriptor-only", save("only.vmdk", head + text), data, "descriptor", ["qemu"])
 
@@ -453,7 +449,7 @@ def damaged():
             ("overlapping-extents", [flat, 'RW 8 FLAT "flat" 0'], "overlaps"),
             ("unknown-extent", [flat, 'RW 8 BLOCKS "flat" 0'], "BLOCKS"),
             ("own-extent", ['RW 1 FLAT "own-extent.vmdk" 0'], "names itself")):
-        refused(name, pad(descriptor("custom", lines)), words)
+        refused(name, padded(descriptor("custom", lines)), words)
     cowd = cowd_file(data)
     save("damaged/cut-cowd", cowd[:-5 * SECTOR])
     refused("truncated-cowd", descriptor("vmfsSparse", [f'RW {sectors} VMFSSPARSE "cut-cowd"']),
