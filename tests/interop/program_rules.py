@@ -71,9 +71,9 @@ def qemu_img(*args):
     subprocess.run(["qemu-img", *map(str, args)], check=True, stdout=subprocess.DEVNULL)
 
 
-def qemu_io(path, command):
-    """On a qcow2 image."""
-    subprocess.run(["qemu-io", "-f", "qcow2", "-c", command, path], check=True)
+def qemu_io(path, *commands, format_name="qcow2"):
+    words = [word for command in commands for word in ("-c", command)]
+    subprocess.run(["qemu-io", "-f", format_name, *words, path], check=True)
 
 
 def make_image(lab, format_name, options=(), size=4 * MIB, seed=1):

@@ -161,7 +161,7 @@ TEST_CASE("vdi differencing: without --parent it is refused, with the way out") 
   family.write("child.vdi", differencing().build());
   const Opened alone = family.open_child("");
   CHECK(alone.error() == ErrorKind::kMalformed);
-  CHECK(alone.message().find("--parent CHILD=PATH") != std::string::npos);
+  CHECK(alone.message().find("--parent child.vdi=PATH") != std::string::npos);
 }
 
 TEST_CASE("vdi differencing: a parent with another identity, or none, is refused") {

@@ -148,7 +148,7 @@ TEST_CASE("vhd dynamic: 2040 GiB open with a handful of reads") {
   const auto source =
       std::make_shared<FaultySource>(std::make_shared<MemorySource>(builder.build()));
   const Opened disk = open(source);
-  CHECK(source->reads() < 8);
+  CHECK(source->reads() <= 8);
   CHECK(disk->size() == uint64_t{2040} << 30);
   const Bytes last = read(disk, disk->size() - 512, 512).value();
   CHECK(std::memcmp(last.data(), builder.blocks[1044479].data.data() + (2 << 20) - 512, 512) == 0);
