@@ -24,8 +24,8 @@ struct ParentPath {
 
 struct OpenOptions {
   std::string format;  // of the top image; "" = guess
-  std::string
-      backing_format;  // of its parent when the image does not state one; "" = see open_disk
+  // Of its parent, when the image does not state one; "" = see open_disk.
+  std::string backing_format;
   uint64_t start = 0;  // where the disk begins in the image, bytes (-o)
   ImageOptions image;
   ReaderChoice reader = ReaderChoice::kOwn;
