@@ -1,5 +1,4 @@
-// libcryptsetup and OpenSSL's libcrypto, loaded when an encrypted image is opened: linked as usual,
-// they would lengthen the start of every command, most of which open none.
+// libcryptsetup and OpenSSL's libcrypto, loaded when an encrypted image is opened (io/on_demand.h).
 #pragma once
 
 #include "io/error.h"

@@ -49,7 +49,7 @@ std::span<const Format> formats();
 // By name or alias; null when there is none.
 const Format* find_format(std::string_view name);
 
-// "raw, qcow2, vpc (vhd), vmdk": for messages.
+// "raw, qcow2, vpc (vhd), ...": for messages.
 std::string format_names();
 
 // What a file is, by its bytes.

@@ -24,8 +24,8 @@ struct ParentPath {
 
 struct OpenOptions {
   std::string format;  // of the top image; "" = guess
-  std::string
-      backing_format;  // of its parent when the image does not state one; "" = see open_disk
+  // Of its parent, when the image does not state one; "" = see open_disk.
+  std::string backing_format;
   uint64_t start = 0;  // where the disk begins in the image, bytes (-o)
   ImageOptions image;
   ReaderChoice reader = ReaderChoice::kOwn;
@@ -39,8 +39,8 @@ struct OpenedDisk {
 };
 
 // Opens the image `path` and all its parents. May block. Looks through containers (container.h); a
-// path FILE#MEMBER, when no file is called so, means the member of the archive. `files` is used during the call only;
-// `caches` outlives the disk.
+// path FILE#MEMBER, when no file is called so, means the member of the archive. `files` is used
+// during the call only; `caches` outlives the disk.
 //
 // The format of the top image is guessed when not given; raw with a warning, and not at all when
 // the file shows signs of another format. A parent's format is what the child states. When it

@@ -96,7 +96,8 @@ size_t UnpackedSource::read_cached(uint64_t offset, MutableByteSpan out) const {
 Result<BlockCache::Handle> UnpackedSource::load(const PackedBlock& block,
                                                 const Piece& wanted) const {
   if (BlockCache::Handle bytes = caches_.clusters.find(key(wanted))) return bytes;
-  const auto number = static_cast<size_t>(block.stored_offset % unpacking_.size());
+  // xz has its blocks at multiples of 4.
+  const auto number = static_cast<size_t>(block.stored_offset / 4 % unpacking_.size());
   const std::lock_guard lock(unpacking_[number]);
   if (BlockCache::Handle bytes = caches_.clusters.find(key(wanted))) return bytes;
   auto bytes = without_exceptions([&] { return unpack(block, wanted); });

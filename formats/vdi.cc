@@ -31,13 +31,13 @@ Result<void> check_type(const Header& header) {
   switch (header.image_type) {
     case kTypeDynamic:
     case kTypeStatic:
-      if (header.uuid_link == Uuid{}) return {};
+      if (is_null(header.uuid_link)) return {};
       return fail(ErrorKind::kMalformed,
                   "image_type {} has no parent, but uuid_link names one, {}: whether blocks that "
                   "were never written are zeros or the parent's is not known",
                   header.image_type, to_string(header.uuid_link));
     case kTypeDifferencing:
-      if (header.uuid_link != Uuid{}) return {};
+      if (!is_null(header.uuid_link)) return {};
       return fail(ErrorKind::kMalformed,
                   "is a differencing image, but uuid_link is null: its parent is not known");
     case kTypeUndo:

@@ -15,12 +15,6 @@ constexpr uint32_t kSectorSize = 512;
 // blocks mean.
 constexpr uint32_t kKnownFlags = 0x00030100;
 
-Uuid uuid_at(ByteSpan bytes, size_t offset) {
-  Uuid uuid;
-  std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(offset), uuid.size(), uuid.begin());
-  return uuid;
-}
-
 Header load_header(ByteSpan bytes) {
   return Header{
       .header_size = load_le<uint32_t>(bytes, 72),
@@ -32,10 +26,10 @@ Header load_header(ByteSpan bytes) {
       .block_extra = load_le<uint32_t>(bytes, 380),
       .blocks_in_image = load_le<uint32_t>(bytes, 384),
       .blocks_allocated = load_le<uint32_t>(bytes, 388),
-      .uuid_image = uuid_at(bytes, 392),
-      .uuid_last_snap = uuid_at(bytes, 408),
-      .uuid_link = uuid_at(bytes, 424),
-      .uuid_parent = uuid_at(bytes, 440),
+      .uuid_image = guid_at(bytes, 392),
+      .uuid_last_snap = guid_at(bytes, 408),
+      .uuid_link = guid_at(bytes, 424),
+      .uuid_parent = guid_at(bytes, 440),
   };
 }
 
@@ -103,14 +97,8 @@ Result<void> check_places(const Header& header) {
 
 }  // namespace
 
-std::string to_string(const Uuid& uuid) {
-  if (uuid == Uuid{}) return "";
-  std::string text = fmt::format("{:08x}-{:04x}-{:04x}-", load_le<uint32_t>(uuid, 0),
-                                 load_le<uint16_t>(uuid, 4), load_le<uint16_t>(uuid, 6));
-  for (size_t i = 8; i < uuid.size(); ++i) {
-    text += fmt::format("{}{:02x}", i == 10 ? "-" : "", std::to_integer<unsigned>(uuid[i]));
-  }
-  return text;
+std::string to_string(const Guid& uuid) {
+  return is_null(uuid) ? "" : to_text(uuid, GuidOrder::kLittleEndian);
 }
 
 Signs find_signs(ByteSpan head) {

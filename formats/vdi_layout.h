@@ -29,9 +29,8 @@
 //                                                 392  16 uuid_image
 //                                                 408  16 uuid_last_snap: changes with the content
 //                                                 424  16 uuid_link: uuid_image of the parent
-//                                                 440  16 uuid_parent: uuid_last_snap of the
-//                                                 parent,
-//                                                         when this image was made
+//                                                 440  16 uuid_parent: the parent's
+//                                                         uuid_last_snap when this was made
 //                                                 456  16 LCHS geometry, in a header of 400 bytes
 #pragma once
 
@@ -39,6 +38,7 @@
 #include <cstdint>
 #include <string>
 
+#include "formats/guid.h"
 #include "io/bytes.h"
 #include "io/error.h"
 
@@ -56,9 +56,7 @@ inline constexpr uint32_t kTypeStatic = 2;
 inline constexpr uint32_t kTypeUndo = 3;
 inline constexpr uint32_t kTypeDifferencing = 4;
 
-// As VirtualBox stores it: the first three fields are little-endian integers.
-using Uuid = std::array<std::byte, 16>;
-std::string to_string(const Uuid& uuid);  // as VBoxManage shows it; "" for the null one
+std::string to_string(const Guid& uuid);  // as VBoxManage shows it; "" for the null one
 
 // A map entry is not a number of a stored block.
 constexpr bool is_stored(uint32_t entry) { return entry < kDiscardedEntry; }
@@ -73,10 +71,10 @@ struct Header {
   uint32_t block_extra = 0;  // 0, or a power of two
   uint32_t blocks_in_image = 0;
   uint32_t blocks_allocated = 0;  // at most blocks_in_image
-  Uuid uuid_image{};
-  Uuid uuid_last_snap{};
-  Uuid uuid_link{};
-  Uuid uuid_parent{};
+  Guid uuid_image{};
+  Guid uuid_last_snap{};
+  Guid uuid_link{};
+  Guid uuid_parent{};
 
   uint64_t map_bytes() const { return uint64_t{blocks_in_image} * kEntryBytes; }
   uint64_t stored_block_bytes() const { return uint64_t{block_extra} + block_size; }

@@ -5,8 +5,8 @@
 namespace underlay::vhd {
 namespace {
 
-constexpr uint64_t kMaxBatmapBytes = 1
-                                     << 20;  // 16 TiB in blocks of 2 MiB; larger ones are not used
+// 16 TiB in blocks of 2 MiB; larger ones are not used.
+constexpr uint64_t kMaxBatmapBytes = 1 << 20;
 
 // Where the header is, or would be: in the sector behind the BAT.
 uint64_t header_at(const DynamicHeader& header) {

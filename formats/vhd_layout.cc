@@ -43,12 +43,6 @@ std::array<char, N> characters_at(ByteSpan bytes, size_t offset) {
   return characters;
 }
 
-UniqueId id_at(ByteSpan bytes, size_t offset) {
-  UniqueId id;
-  std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(offset), id.size(), id.begin());
-  return id;
-}
-
 Footer load_footer(ByteSpan bytes) {
   return Footer{
       .data_offset = load_be<uint64_t>(bytes, 16),
@@ -59,7 +53,7 @@ Footer load_footer(ByteSpan bytes) {
       .heads = load_be<uint8_t>(bytes, 58),
       .sectors_per_track = load_be<uint8_t>(bytes, 59),
       .disk_type = load_be<uint32_t>(bytes, 60),
-      .unique_id = id_at(bytes, 68),
+      .unique_id = guid_at(bytes, 68),
   };
 }
 
@@ -89,16 +83,7 @@ bool cookie_is_damaged(ByteSpan bytes, const Footer& footer) {
 
 }  // namespace
 
-std::string to_string(const UniqueId& id) {
-  std::string text;
-  for (size_t i = 0; i < id.size(); ++i) {
-    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
-    text += fmt::format("{:02x}", std::to_integer<unsigned>(id[i]));
-  }
-  return text;
-}
-
-bool is_null(const UniqueId& id) { return id == UniqueId{}; }
+std::string to_string(const Guid& id) { return to_text(id, GuidOrder::kBigEndian); }
 
 uint64_t Footer::chs_size() const {
   return uint64_t{cylinders} * heads * sectors_per_track * kSectorBytes;
@@ -173,7 +158,7 @@ Result<DynamicHeader> parse_dynamic_header(ByteSpan bytes) {
   header.table_offset = load_be<uint64_t>(bytes, 16);
   header.max_table_entries = load_be<uint32_t>(bytes, 28);
   header.block_size = load_be<uint32_t>(bytes, 32);
-  header.parent_unique_id = id_at(bytes, 40);
+  header.parent_unique_id = guid_at(bytes, 40);
   std::copy_n(bytes.begin() + 64, kParentNameBytes, header.parent_unicode_name.begin());
   for (size_t i = 0; i < kParentLocators; ++i) {
     const ByteSpan locator = bytes.subspan(kLocatorsAt + i * kLocatorBytes, kLocatorBytes);

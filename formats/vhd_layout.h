@@ -62,6 +62,7 @@
 #include <string_view>
 #include <vector>
 
+#include "formats/guid.h"
 #include "io/bytes.h"
 #include "io/error.h"
 
@@ -86,9 +87,7 @@ inline constexpr uint32_t kTypeFixed = 2;
 inline constexpr uint32_t kTypeDynamic = 3;
 inline constexpr uint32_t kTypeDifferencing = 4;
 
-using UniqueId = std::array<std::byte, 16>;
-std::string to_string(const UniqueId& id);  // 8-4-4-4-12 hexadecimal digits, lower case
-bool is_null(const UniqueId& id);
+std::string to_string(const Guid& id);  // all of it is big-endian
 
 struct Footer {
   uint64_t data_offset = 0;
@@ -99,7 +98,7 @@ struct Footer {
   uint8_t heads = 0;
   uint8_t sectors_per_track = 0;
   uint32_t disk_type = 0;  // any value: the caller decides which it serves
-  UniqueId unique_id{};
+  Guid unique_id{};
 
   bool operator==(const Footer&) const = default;
 
@@ -151,7 +150,7 @@ struct DynamicHeader {
   uint64_t table_offset = 0;       // a multiple of 512
   uint32_t max_table_entries = 0;  // any number
   uint32_t block_size = 0;         // a power of two within the limits above
-  UniqueId parent_unique_id{};
+  Guid parent_unique_id{};
   std::array<std::byte, kParentNameBytes> parent_unicode_name{};
   std::array<ParentLocator, kParentLocators> locators{};
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "formats/hex_digit.h"
 #include "formats/utf16.h"
 #include "formats/windows_path.h"
 
@@ -11,13 +12,6 @@ namespace {
 
 constexpr char32_t kByteOrderMark = 0xfeff;
 constexpr char32_t kSwappedByteOrderMark = 0xfffe;
-
-int hex_digit(char digit) {
-  if (digit >= '0' && digit <= '9') return digit - '0';
-  if (digit >= 'a' && digit <= 'f') return digit - 'a' + 10;
-  if (digit >= 'A' && digit <= 'F') return digit - 'A' + 10;
-  return -1;
-}
 
 // RFC 3986 section 2.1; what is no %XX stays as it is.
 std::string percent_decoded(std::string_view text) {

@@ -14,7 +14,7 @@ namespace underlay::vhd {
 class FixedReader final : public Reader {
  public:
   // REQUIRES: size <= source->size().
-  FixedReader(std::shared_ptr<const Source> source, uint64_t size, const UniqueId& id)
+  FixedReader(std::shared_ptr<const Source> source, uint64_t size, const Guid& id)
       : source_(std::move(source)), size_(size), identity_(to_string(id)) {}
 
   uint64_t size() const override { return size_; }

@@ -29,20 +29,6 @@ constexpr std::string_view kLogicalSectorSize = "8141bf1d-a96f-4709-ba47-f233a8f
 constexpr std::string_view kPhysicalSectorSize = "cda348c7-445d-4471-9cc9-e9885251c556";
 constexpr std::string_view kParentLocator = "a8d35f2d-b30b-454d-abf7-d3d84834ab0c";
 
-// The text's i-th byte is the GUID's kTextOrder[i]-th: the first three fields are little-endian.
-constexpr std::array<size_t, 16> kTextOrder = {3, 2, 1,  0,  5,  4,  7,  6,
-                                               8, 9, 10, 11, 12, 13, 14, 15};
-constexpr bool dash_before(size_t byte) {
-  return byte == 4 || byte == 6 || byte == 8 || byte == 10;
-}
-
-int hex_digit(char digit) {
-  if (digit >= '0' && digit <= '9') return digit - '0';
-  if (digit >= 'a' && digit <= 'f') return digit - 'a' + 10;
-  if (digit >= 'A' && digit <= 'F') return digit - 'A' + 10;
-  return -1;
-}
-
 std::string_view signature_of(ByteSpan bytes, std::string_view expected) {
   return as_text(bytes.first(expected.size()));
 }
@@ -183,36 +169,7 @@ Result<MetadataItems> known_items(ByteSpan table, uint32_t count, uint64_t regio
 
 }  // namespace
 
-std::string to_string(const Guid& guid) {
-  std::string text;
-  for (size_t i = 0; i < guid.size(); ++i) {
-    if (dash_before(i)) text += '-';
-    text += fmt::format("{:02x}", std::to_integer<unsigned>(guid[kTextOrder[i]]));
-  }
-  return text;
-}
-
-std::optional<Guid> parse_guid(std::string_view text) {
-  if (text.starts_with('{') && text.ends_with('}')) text = text.substr(1, text.size() - 2);
-  if (text.size() != 36) return std::nullopt;
-  Guid guid{};
-  size_t at = 0;
-  for (size_t i = 0; i < guid.size(); ++i) {
-    if (dash_before(i) && text[at++] != '-') return std::nullopt;
-    const int high = hex_digit(text[at]);
-    const int low = hex_digit(text[at + 1]);
-    if (high < 0 || low < 0) return std::nullopt;
-    guid[kTextOrder[i]] = static_cast<std::byte>(high * 16 + low);
-    at += 2;
-  }
-  return guid;
-}
-
-Guid guid_at(ByteSpan bytes, size_t offset) {
-  Guid guid;
-  std::copy_n(bytes.begin() + static_cast<std::ptrdiff_t>(offset), guid.size(), guid.begin());
-  return guid;
-}
+std::string to_string(const Guid& guid) { return to_text(guid, GuidOrder::kLittleEndian); }
 
 Result<Header> find_header(ByteSpan first, ByteSpan second, std::vector<std::string>& warnings) {
   const std::array<ByteSpan, 2> headers = {first, second};

@@ -48,6 +48,7 @@
 #include <vector>
 
 #include "formats/file_range.h"
+#include "formats/guid.h"
 #include "io/bytes.h"
 #include "io/error.h"
 
@@ -69,13 +70,7 @@ inline constexpr uint64_t kMaxDiskBytes = uint64_t{64} << 40;
 inline constexpr uint64_t kSectorBitmapBytes = kMiB;
 inline constexpr uint64_t kSectorsPerChunk = 1 << 23;
 
-// In the byte order of the file.
-using Guid = std::array<std::byte, 16>;
-std::string to_string(const Guid& guid);  // 8-4-4-4-12 hexadecimal digits, lower case
-// What to_string() makes, in any case, with or without braces. nullopt: it is none.
-std::optional<Guid> parse_guid(std::string_view text);
-Guid guid_at(ByteSpan bytes, size_t offset);
-inline bool is_null(const Guid& guid) { return guid == Guid{}; }
+std::string to_string(const Guid& guid);  // as MS-VHDX writes it, without braces
 
 struct Header {
   uint64_t sequence_number = 0;

@@ -59,7 +59,8 @@ Result<std::string> linkage(const Values& values, const std::string& key,
                             uint32_t logical_sector_size) {
   const auto found = values.find(key);
   if (found == values.end()) return std::string();
-  const auto guid = found->second ? parse_guid(*found->second) : std::nullopt;
+  const auto guid =
+      found->second ? parse_guid(*found->second, GuidOrder::kLittleEndian) : std::nullopt;
   if (!guid) return damaged(fmt::format("has a {} that is no GUID", key));
   return identity_of(*guid, logical_sector_size);
 }

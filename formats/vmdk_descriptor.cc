@@ -68,8 +68,7 @@ std::optional<VmdkExtentLine::Access> access_named(std::string_view word) {
 
 constexpr std::string_view kRawDeviceMapping =
     "is a device mapped into ESX (raw-device mapping): its data is in no file; copy the disk on "
-    "its "
-    "host with vmkfstools -i DISK.vmdk -d thin COPY.vmdk, and serve the copy";
+    "its host with vmkfstools -i DISK.vmdk -d thin COPY.vmdk, and serve the copy";
 
 Result<VmdkExtentLine::Kind> kind_named(std::string_view word) {
   using Kind = VmdkExtentLine::Kind;

@@ -71,8 +71,8 @@ class Source {
   // valid while the source lives. nullopt: only read_at() can read.
   virtual std::optional<int> fd() const { return std::nullopt; }
 
-  // Where the bytes from `offset` on are stored as they are: here, or in a source that this one is a
-  // part of (from there on it has all of this one's bytes).
+  // Where the bytes from `offset` on are stored as they are: here, or in a source that this one is
+  // a part of (from there on it has all of this one's bytes).
   virtual SourcePlace place_of(uint64_t offset) const { return {.source = this, .offset = offset}; }
 
   // The file that all bytes come from, as they are or packed: its name, times and identity are what

@@ -38,8 +38,8 @@ class Export {
   const std::vector<ExportedBitmap>& dirty_bitmaps() const { return bitmaps_; }
 
   // Its size, and a number of its files, where it begins in them, the snapshot and the names of its
-  // dirty bitmaps. The content of
-  // two exports is the same when this is, as long as no file has changed.
+  // dirty bitmaps. The content of two exports is the same when this is, as long as no file has
+  // changed.
   ExportContent content() const {
     return {.name = name_, .size = size(), .fingerprint = fingerprint_};
   }

@@ -59,8 +59,8 @@ inline constexpr uint64_t kPrefetchBytes = 32ull << 20;
 // Block status.
 inline constexpr size_t kStatusExtents = 8 << 10;   // in one reply; the client asks again for more
 inline constexpr unsigned kStatusSteps = 64 << 10;  // map() calls for one reply
-inline constexpr size_t kDirtyBitmaps =
-    32;  // of one export (-B): bits of Negotiated::dirty_bitmaps
+// Of one export (-B): bits of Negotiated::dirty_bitmaps.
+inline constexpr size_t kDirtyBitmaps = 32;
 
 // After SIGTERM: for replies that are under way; then, for a file system that does not answer.
 inline constexpr std::chrono::milliseconds kShutdownTime{5'000};

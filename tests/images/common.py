@@ -53,6 +53,32 @@ def content(size, seed):
     return b"".join(parts)
 
 
+def padded(data, unit=SECTOR):
+    return data + bytes(-len(data) % unit)
+
+
+def write(path, data):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as out:
+        out.write(data)
+    return path
+
+
+def changed(data, seed, size=None, sector=SECTOR):
+    """`data` with runs of sectors overwritten: single ones, ones at the edges of bytes and words of
+    a bitmap, long ones, and some with zeros, which are data of the child."""
+    rng = random.Random(seed)
+    after = bytearray(data if size is None else data[:size].ljust(size, b"\0"))
+    sectors = len(after) // sector
+    for _ in range(60):
+        count = rng.choice([1, 1, 2, 7, 8, 9, 63, 64, 65, 250 * 1024 // sector])
+        first = rng.choice([rng.randrange(sectors), max(rng.randrange(sectors // 64) * 64 - 1, 0)])
+        part = slice(first * sector, min(first + count, sectors) * sector)
+        length = part.stop - part.start
+        after[part] = bytes(length) if rng.randrange(5) == 0 else rng.randbytes(length)
+    return bytes(after)
+
+
 def write_raw(path, data):
     """Writes `data` with its zero megabyte-blocks as holes."""
     with open(path, "wb") as out:
@@ -64,6 +90,34 @@ def write_raw(path, data):
                 out.write(part)
         out.truncate(len(data))
     return path
+
+
+class QemuWriter:
+    """Applies the same writes to an image (qemu-io) and to the content it must show."""
+
+    def __init__(self, format_name, path, truth):
+        self.format_name = format_name
+        self.path = path
+        self.truth = bytearray(truth)
+        self.commands = []
+
+    def write(self, offset, length, byte, flags=""):
+        self.commands.append(f"write {flags} -P {byte} {offset} {length}")
+        self.truth[offset:offset + length] = bytes([byte]) * length
+        return self
+
+    def zero(self, offset, length, flags=""):
+        self.commands.append(f"write -z {flags} {offset} {length}")
+        self.truth[offset:offset + length] = bytes(length)
+        return self
+
+    def done(self):
+        words = ["qemu-io", "-f", self.format_name]
+        for command in self.commands:
+            words += ["-c", command]
+        run(*words, self.path)
+        self.commands = []
+        return bytes(self.truth)
 
 
 class Feature(NamedTuple):

@@ -5,24 +5,24 @@ import random
 import struct
 import zlib
 
-from common import Feature, Manifest, content, run, write_raw
+from common import Feature, Manifest, QemuWriter, content, run, write_raw
 
 KIB = 1 << 10
 MIB = 1 << 20
 
 FEATURES = (
-    Feature("plain", "as qemu-img convert -O qcow and old QEMU write them"),
-    Feature("compressed", "compressed clusters, as qemu-img convert -c of old QEMU writes them"),
+    Feature("plain", "as `qemu-img convert -O qcow` and old QEMU write them"),
+    Feature("compressed", "compressed clusters, as `qemu-img convert -c` of old QEMU writes them"),
     Feature("geometry", "clusters of 512 bytes to 64 KiB, L2 tables of 512 bytes to 64 KiB"),
-    Feature("backing", "backing files of any format with a header; of raw ones, the operator says "
-            "so: --image-opts driver=qcow,backing.driver=raw,file.filename=IMAGE"),
+    Feature("backing", "backing files of any format with a header; raw ones, when the operator "
+            "says so: `--image-opts driver=qcow,backing.driver=raw,file.filename=IMAGE`"),
     Feature("unstated-raw", "backing files that could be raw",
             "version 1 has no field for their format, and a guest may have written what a guess "
-            "would find there; --image-opts driver=qcow,backing.driver=raw,file.filename=IMAGE"),
+            "would find there; say `backing.driver=raw` as above"),
     Feature("encrypted", "encrypted images (AES)",
-            "the cipher is broken, and qemu-img convert decrypts them"),
+            "the cipher is broken; convert them with qemu-img"),
     Feature("damaged", "truncated images; tables and clusters that lie where they cannot",
-            "QEMU reads some of them as zeros"),
+            "their data is lost, though QEMU shows zeros for some of it; copy them anew"),
 )
 
 manifest = Manifest("qcow", FEATURES)
@@ -41,20 +41,8 @@ def convert(name, data):
     return path
 
 
-class Writer:
-    """Applies the same writes to an image (qemu-io) and to the content it must show."""
-
-    def __init__(self, path, truth):
-        self.path = path
-        self.truth = bytearray(truth)
-
-    def write(self, offset, length, byte):
-        run("qemu-io", "-f", "qcow", "-c", f"write -P {byte} {offset} {length}", self.path)
-        self.truth[offset:offset + length] = bytes([byte]) * length
-        return self
-
-    def done(self):
-        return bytes(self.truth)
+def writer_of(path, truth):
+    return QemuWriter("qcow", path, truth)
 
 
 def add(name, path, truth, feature, oracles=("qemu",), args=("-f", "qcow")):
@@ -69,7 +57,7 @@ def by_qemu():
         add(f"plain-{size}", convert(f"plain-{size}", data), data, "plain", ("qemu", "libqcow"),
             args=())
     add("empty", create("empty", 3 * MIB), bytes(3 * MIB), "plain", ("qemu", "libqcow"))
-    writer = Writer(create("written", 9 * MIB), bytes(9 * MIB))
+    writer = writer_of(create("written", 9 * MIB), bytes(9 * MIB))
     writer.write(0, 512, 1).write(3 * MIB - 4096, 9 * KIB, 2).write(9 * MIB - 512, 512, 3)
     add("written", writer.path, writer.done(), "plain", ("qemu", "libqcow"))
 
@@ -120,7 +108,7 @@ def compressed():
     image = build(data, 12, 9, 3)
     add("zlib", write("zlib", image), data, "compressed", ("qemu", "libqcow"), args=())
     # Plain clusters over compressed ones.
-    writer = Writer(write("mixed", image), data).write(70 * KIB, 3 * KIB, 4)
+    writer = writer_of(write("mixed", image), data).write(70 * KIB, 3 * KIB, 4)
     writer.write(MIB, 300 * KIB, 5).write(3 * MIB + 1024, 512, 6)
     add("mixed", writer.path, writer.done(), "compressed", ("qemu", "libqcow"))
 
@@ -145,7 +133,7 @@ def chains():
     for kind, size in (("qcow", 3 * MIB), ("qcow2", 5 * MIB + 512), ("raw", 2 * MIB - 512)):
         name = f"backed-{kind}"
         path = create(name, size, "-b", os.path.basename(bases[kind]), "-F", kind)
-        writer = Writer(path, (base + bytes(size))[:size]).write(MIB + 512, 70 * KIB, 8)
+        writer = writer_of(path, (base + bytes(size))[:size]).write(MIB + 512, 70 * KIB, 8)
         writer.write(512 * KIB, 512, 9).write(size - 512, 512, 10)
         writer.write(40 * KIB, 5 * KIB, 0)  # zeros that are data
         truth = writer.done()

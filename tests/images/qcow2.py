@@ -5,7 +5,7 @@ import os
 import shutil
 import struct
 
-from common import Feature, Manifest, content, run, write_raw
+from common import Feature, Manifest, QemuWriter, content, run, write_raw
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -25,23 +25,24 @@ FEATURES = (
     Feature("luks", "LUKS encryption: AES in XTS and CBC mode, plain64 (`--object secret`, "
                     "`encrypt.key-secret`)"),
     Feature("aes", "AES encryption (`encrypt.format=aes`)",
-            "its passphrase cannot be checked, so a wrong one would give wrong data: convert it "
+            "its passphrase cannot be checked, so a wrong one would give wrong data; convert it "
             "with qemu-img"),
     Feature("luks-ciphers", "LUKS with other ciphers than AES, or with ESSIV",
-            "only ciphers of wide use are served: convert it with qemu-img"),
+            "only ciphers of wide use are served; convert it with qemu-img"),
     Feature("no-secret", "encrypted images without their passphrase, or with a wrong one",
-            "say --object secret and encrypt.key-secret"),
+            "their data cannot be told; say `--object secret` and `encrypt.key-secret`"),
     Feature("unknown-feature", "incompatible features of later QEMUs",
-            "what they change is not known: convert it with qemu-img"),
+            "what they change is not known; convert it with qemu-img"),
     Feature("protocols", "backing and data files that a protocol names (`json:`, `nbd://`)",
-            "an image's protocols are never followed: name a file"),
+            "an image's protocols are never followed; name a file"),
     Feature("unstated", "raw backing files whose format the image does not state",
-            "a guest could make it any format: state it with qemu-img rebase -u -F"),
+            "a guest could make it any format; state it with `qemu-img rebase -u -F`"),
     Feature("truncated", "files that have lost their end",
-            "their data is not whole: copy them anew"),
-    Feature("overlapping", "structures of the image that overlap", "it is damaged"),
+            "their data is not whole; copy them anew"),
+    Feature("overlapping", "structures of the image that overlap",
+            "it is damaged; `qemu-img check` tells more"),
     Feature("loop", "images that stand in their own chain of backing files",
-            "they have no content: rebase one of them"),
+            "they have no content; rebase one of them"),
 )
 
 manifest = Manifest("qcow2", FEATURES)
@@ -72,31 +73,8 @@ def convert(name, data, options="", flags=()):
     return path
 
 
-class Writer:
-    """Applies the same writes to an image (qemu-io) and to the content it must show."""
-
-    def __init__(self, path, truth):
-        self.path = path
-        self.truth = bytearray(truth)
-        self.commands = []
-
-    def write(self, offset, length, byte, flags=""):
-        self.commands.append(f"write {flags} -P {byte} {offset} {length}")
-        self.truth[offset:offset + length] = bytes([byte]) * length
-        return self
-
-    def zero(self, offset, length, flags=""):
-        self.commands.append(f"write -z {flags} {offset} {length}")
-        self.truth[offset:offset + length] = bytes(length)
-        return self
-
-    def done(self):
-        words = ["qemu-io", "-f", "qcow2"]
-        for command in self.commands:
-            words += ["-c", command]
-        run(*words, self.path)
-        self.commands = []
-        return bytes(self.truth)
+def writer_of(path, truth):
+    return QemuWriter("qcow2", path, truth)
 
 
 def add(feature, name, path, truth, args=(), oracles=("qemu", "libqcow")):
@@ -129,7 +107,7 @@ def plain_images():
         add("plain", name, convert(name, data), data)
     for mode in ("metadata", "falloc", "full"):
         name = f"preallocated-{mode}"
-        writer = Writer(create(name, 4 * MIB, f"preallocation={mode}"), bytes(4 * MIB))
+        writer = writer_of(create(name, 4 * MIB, f"preallocation={mode}"), bytes(4 * MIB))
         add("plain", name, writer.path, writer.write(100 * KIB, 200 * KIB, 17).done())
     add("plain", "empty", create("empty", 3 * MIB), bytes(3 * MIB))
 
@@ -145,7 +123,7 @@ def compressed_images():
         # Plain clusters and both kinds of zero clusters in between.
         data = content(4 * MIB, 5)
         path = convert(f"{codec}-mixed", data, f"compression_type={codec}", ["-c"])
-        writer = Writer(path, data).write(70 * KIB, 3 * KIB, 1).write(MIB, 300 * KIB, 2)
+        writer = writer_of(path, data).write(70 * KIB, 3 * KIB, 1).write(MIB, 300 * KIB, 2)
         writer.zero(2 * MIB, 128 * KIB).zero(3 * MIB, 64 * KIB, "-u")
         add(codec, f"{codec}-mixed", path, writer.done(), oracles=("qemu",))
     data = content(2 * MIB, 6)
@@ -156,7 +134,7 @@ def zero_images():
     base = content(4 * MIB, 7)
     backing = write_raw(manifest.path("zero-base.img"), base)
     path = create("zeros", 4 * MIB, backing=backing, backing_format="raw")
-    writer = Writer(path, base).write(0, 512 * KIB, 3).zero(64 * KIB, 128 * KIB)
+    writer = writer_of(path, base).write(0, 512 * KIB, 3).zero(64 * KIB, 128 * KIB)
     writer.zero(256 * KIB, 64 * KIB, "-u").zero(MIB, MIB).zero(3 * MIB + 512, 1024)
     add("zeros", "zeros", path, writer.done(), oracles=("qemu",))
 
@@ -168,14 +146,14 @@ def extended_images():
         data = content(5 * MIB, cluster + 2)
         path = convert(name, data, options)
         part = cluster // 32
-        writer = Writer(path, data).write(3 * part, part, 4).zero(5 * part, 2 * part)
+        writer = writer_of(path, data).write(3 * part, part, 4).zero(5 * part, 2 * part)
         add("extended-l2", name, path, writer.done(), oracles=("qemu",))
 
         # Subclusters that are not allocated are the backing file's.
         base = content(4 * MIB, cluster + 3)
         backing = write_raw(manifest.path(name + "-base.img"), base)
         path = create(name + "-overlay", 5 * MIB, options, backing, "raw")
-        writer = Writer(path, base + bytes(MIB))
+        writer = writer_of(path, base + bytes(MIB))
         for at in range(0, 3 * cluster, 4 * part):
             if at + part <= 5 * MIB:
                 writer.write(at, part, 5)
@@ -186,7 +164,7 @@ def extended_images():
         add("extended-l2", name + "-overlay", path, writer.done(), oracles=("qemu",))
 
         path = convert(name + "-zlib", data, options, ["-c"])
-        writer = Writer(path, data).write(4 * part, part, 7)
+        writer = writer_of(path, data).write(4 * part, part, 7)
         add("extended-l2", name + "-zlib", path, writer.done(), oracles=("qemu",))
 
 
@@ -196,7 +174,7 @@ def chains():
     for kind, size in (("equal", 3 * MIB), ("longer", 5 * MIB + 512), ("shorter", 2 * MIB - 512)):
         truth = (base + bytes(size))[:size]
         path = create(f"backed-raw-{kind}", size, "", raw, "raw")
-        writer = Writer(path, truth).write(MIB + 512, 70 * KIB, 8)
+        writer = writer_of(path, truth).write(MIB + 512, 70 * KIB, 8)
         add("backing", f"backed-raw-{kind}", path, writer.done(), oracles=("qemu",))
 
     # A base whose length is no multiple of a sector: its last sector is filled up with zeros.
@@ -208,11 +186,11 @@ def chains():
 
     bottom = convert("chain-1", base, "cluster_size=4k", ["-c"])
     middle = create("chain-2", 4 * MIB, "", bottom, "qcow2")
-    writer = Writer(middle, base + bytes(MIB)).write(512 * KIB, 512 * KIB, 9)
+    writer = writer_of(middle, base + bytes(MIB)).write(512 * KIB, 512 * KIB, 9)
     truth = writer.zero(2 * MIB, 64 * KIB).write(3 * MIB + 4 * KIB, 4 * KIB, 10).done()
     add("backing", "chain-2", middle, truth, oracles=("qemu",))
     top = create("chain-3", 2 * MIB + 100 * KIB, "compat=0.10", middle, "qcow2")
-    writer = Writer(top, truth[:2 * MIB + 100 * KIB]).write(600 * KIB, KIB, 11)
+    writer = writer_of(top, truth[:2 * MIB + 100 * KIB]).write(600 * KIB, KIB, 11)
     add("backing", "chain-3", top, writer.done(), oracles=("qemu",))
 
 
@@ -220,14 +198,14 @@ def data_files():
     for name, extra in (("data-file", ""), ("data-file-raw", ",data_file_raw=on")):
         data = manifest.path(name + ".data")
         path = create(name, 4 * MIB, f"data_file={data}{extra}")
-        writer = Writer(path, bytes(4 * MIB)).write(0, 100 * KIB, 12).write(MIB + 512, MIB, 13)
+        writer = writer_of(path, bytes(4 * MIB)).write(0, 100 * KIB, 12).write(MIB + 512, MIB, 13)
         writer.zero(MIB + 64 * KIB, 64 * KIB).zero(3 * MIB, 64 * KIB)
         add("data-file", name, path, writer.done(), oracles=("qemu",))
     base = content(4 * MIB, 13)
     backing = write_raw(manifest.path("data-file-base.img"), base)
     options = f"data_file={manifest.path('data-file-overlay.data')},extended_l2=on"
     path = create("data-file-overlay", 4 * MIB, options, backing, "raw")
-    writer = Writer(path, base).write(512, 4 * KIB, 14).write(2 * MIB, 200 * KIB, 15)
+    writer = writer_of(path, base).write(512, 4 * KIB, 14).write(2 * MIB, 200 * KIB, 15)
     add("data-file", "data-file-overlay", path, writer.zero(4 * KIB, 4 * KIB).done(), oracles=("qemu",))
 
 
@@ -236,16 +214,16 @@ def snapshots():
     for compat in ("0.10", "1.1"):
         path = convert(f"snapshots-{compat}", truth, f"compat={compat}")
         states = {}
-        states["first"] = Writer(path, truth).write(0, 70 * KIB, 16).done()
+        states["first"] = writer_of(path, truth).write(0, 70 * KIB, 16).done()
         run("qemu-img", "snapshot", "-c", "first", path)
         # Its name is the other one's id: the id is meant.
-        states["1"] = Writer(path, states["first"]).write(MIB, 70 * KIB, 17).done()
+        states["1"] = writer_of(path, states["first"]).write(MIB, 70 * KIB, 17).done()
         run("qemu-img", "snapshot", "-c", "1", path)
         active = states["1"]
         if compat == "1.1":
             run("qemu-img", "resize", "-q", "-f", "qcow2", path, "3M")
             active += bytes(MIB)
-        active = Writer(path, active).write(512 * KIB, MIB, 18).done()
+        active = writer_of(path, active).write(512 * KIB, MIB, 18).done()
         name = f"snapshots-{compat}"
         add("snapshots", name + "-active", path, active)
         # After a resize qemu shows a snapshot at the active disk's size, not at its own.
@@ -319,7 +297,7 @@ def add_encrypted(name, writer, secrets, **options):
 
 
 def scattered(path, truth):
-    return (Writer(path, truth).write(0, 70 * KIB, 21).write(MIB + 512, 300 * KIB, 22)
+    return (writer_of(path, truth).write(0, 70 * KIB, 21).write(MIB + 512, 300 * KIB, 22)
             .zero(MIB + 128 * KIB, 64 * KIB).write(3 * MIB, 512, 23))
 
 
@@ -330,7 +308,7 @@ def encrypted_images():
     add_encrypted("luks", scattered(copied(empty, "luks"), bytes(size)), key,
                   encrypt__format="luks", encrypt__key_secret="sec0")
     # QEMU writes compressed clusters as they are, without encryption.
-    writer = Writer(copied(empty, "luks-compressed"), bytes(size))
+    writer = writer_of(copied(empty, "luks-compressed"), bytes(size))
     writer.write(64 * KIB, 64 * KIB, 24, "-c").write(0, 4 * KIB, 25)
     add_encrypted("luks-compressed", writer, key, encrypt__key_secret="sec0")
     path = create_encrypted("luks-extended", size, LUKS + "sec0,extended_l2=on,cluster_size=16k",
@@ -346,7 +324,7 @@ def encrypted_images():
     path = copied(empty, "luks-overlay")
     run("qemu-img", "rebase", "-u", *keys, "--image-opts", "-b", "luks-cbc.qcow2", "-F", "qcow2",
         with_options(path, encrypt__key_secret="sec0"))
-    writer = Writer(path, writer.truth).write(2 * MIB, 64 * KIB, 26)
+    writer = writer_of(path, writer.truth).write(2 * MIB, 64 * KIB, 26)
     add_encrypted("luks-overlay", writer, keys, encrypt__key_secret="sec0",
                   backing__encrypt__key_secret="sec1")
     encrypted_refused(empty, key)
@@ -372,7 +350,7 @@ def bitmaps():
     path = convert("bitmaps", truth)
     for name, granularity in (("fine", 512), ("coarse", 1 << 31)):
         run("qemu-img", "bitmap", "--add", "-g", granularity, path, name)
-    truth = Writer(path, truth).write(MIB, 70 * KIB, 27).done()
+    truth = writer_of(path, truth).write(MIB, 70 * KIB, 27).done()
     add("bitmaps", "bitmaps", path, truth)
 
 

@@ -2,7 +2,7 @@
 """VDIs: dynamic, static and differencing; by qemu-img, and built where qemu-img cannot."""
 import random
 
-from common import Feature, Manifest, content, run, write_raw
+from common import Feature, Manifest, content, run, write, write_raw
 from vdi_builder import DIFFERENCING, MIB, SECTOR, STATIC, UNDO, build
 
 FEATURES = (
@@ -12,29 +12,23 @@ FEATURES = (
             "missing of the last sector is zeros"),
     Feature("block size", "block sizes other than 1 MiB, any power of two"),
     Feature("block extra", "extra bytes before each block"),
-    Feature("discarded", "discarded blocks (VirtualBox's --discard): zeros, never the parent's "
+    Feature("discarded", "discarded blocks (VirtualBox's `--discard`): zeros, never the parent's "
             "bytes"),
     Feature("order", "blocks stored in any order, spare entries of the block map"),
     Feature("differencing", "differencing images (snapshots), any number in a chain; the file does "
-            "not say where its parent lies: --parent CHILD=PATH does"),
-    Feature("no parent", "a differencing image without --parent",
-            "the file knows its parent by UUID alone; give --parent CHILD=PATH"),
-    Feature("wrong parent", "a parent with another UUID than the child names",
-            "it is another image; give the right one with --parent"),
+            "not say where its parent lies: `--parent CHILD=PATH` does"),
+    Feature("no parent", "differencing images without `--parent`",
+            "the file knows its parent by UUID alone; name it with `--parent CHILD=PATH`"),
+    Feature("wrong parent", "parents with another UUID than the child names",
+            "they are other images; name the right one with `--parent CHILD=PATH`"),
     Feature("undo", "undo images (type 3)",
             "no specification says what their blocks mean; serve the image that they belong to"),
     Feature("version 0", "versions before 1.1 (VirtualBox before 1.6)",
-            "convert them with VBoxManage clonemedium"),
+            "VirtualBox itself converts them; use `VBoxManage clonemedium`"),
     Feature("damaged", "blocks beyond the end of the file or beyond blocks_allocated, two blocks "
             "stored in one place",
-            "the image is damaged; restore it"),
+            "the image is truncated or damaged; copy it anew"),
 )
-
-
-def write(path, data):
-    with open(path, "wb") as out:
-        out.write(data)
-    return path
 
 
 def changed(data, seed, size=None):

@@ -4,55 +4,54 @@ import hashlib
 import os
 import random
 
-from common import Feature, Manifest, content, run, write_raw
-from vhd_builder import changed, chs_bytes, fixed, sparse, write
+from common import Feature, Manifest, changed, content, run, write, write_raw
+from vhd_builder import chs_bytes, fixed, sparse
 from vhd_refused import refused
 from vhd_tapdisk import tapdisk
 
 MIB = 1 << 20
 SECTOR = 512
 
-
 FEATURES = (
-    Feature("fixed", "Fixed images, of qemu-img, Hyper-V, Azure, VirtualBox and others"),
-    Feature("dynamic", "Dynamic images"),
-    Feature("blocks", "Blocks of any power of two from 512 bytes to 256 MiB, and a BAT that is larger "
+    Feature("fixed", "fixed images, of qemu-img, Hyper-V, Azure, VirtualBox and others"),
+    Feature("dynamic", "dynamic images"),
+    Feature("blocks", "blocks of any power of two from 512 bytes to 256 MiB, and a BAT that is larger "
             "than the disk needs"),
-    Feature("size", "The disk's size by its creator's rule (geometry or current_size, as qemu), or "
-            "as force_size_calc says; both are told when they differ"),
-    Feature("footer", "A damaged or missing footer at either end of a dynamic or differencing image, "
+    Feature("size", "the disk's size by its creator's rule (geometry or current_size, as qemu), or "
+            "as `force_size_calc` says; both are told when they differ"),
+    Feature("footer", "a damaged or missing footer at either end of a dynamic or differencing image, "
             "as long as the other is whole"),
-    Feature("short-footer", "The 511-byte footer of old writers"),
-    Feature("device", "Dynamic and differencing images on a block device, or in a file, that is "
+    Feature("short-footer", "the 511-byte footer of old writers"),
+    Feature("device", "dynamic and differencing images on a block device, or in a file, that is "
             "larger than they are: the footer behind the last block ends the image"),
-    Feature("differencing", "Differencing images, over dynamic, fixed and differencing parents, of "
+    Feature("differencing", "differencing images, over dynamic, fixed and differencing parents, of "
             "the same block size or another; the time stamp in the child does not matter"),
-    Feature("parent-name", "Parents by locators W2ru, W2ku, Wi2r, Wi2k and MacX (relative first) and "
+    Feature("parent-name", "parents by locators W2ru, W2ku, Wi2r, Wi2k and MacX (relative first) and "
             "by the name in the header; Windows paths count as the file's name beside the child"),
-    Feature("parent-moved", "Parents that were moved or renamed, by --parent CHILD=PATH"),
-    Feature("parent-size", "Parents smaller or larger than their resized child"),
-    Feature("tapdisk", "Images of Xen's tapdisk and vhd-util: with and without batmap (versions 1.1 "
+    Feature("parent-moved", "parents that were moved or renamed, by `--parent CHILD=PATH`"),
+    Feature("parent-size", "parents smaller or larger than their resized child"),
+    Feature("tapdisk", "images of Xen's tapdisk and vhd-util: with and without batmap (versions 1.1 "
             "and 1.2), hidden ones, and those left open, whose footer tapdisk has overwritten"),
     Feature("tapdisk-sectors", "tapdisk's dynamic images: sectors that it never wrote are zeros, "
             "whatever the device held there before (other readers show that)"),
-    Feature("tapdisk-0.1", "Images of tapdisk 0.1, whose sector bitmaps and header name are in "
+    Feature("tapdisk-0.1", "images of tapdisk 0.1, whose sector bitmaps and header name are in "
             "another order"),
     Feature("tapdisk-raw-parent", "tapdisk's children of raw disks (legacy LVHD)"),
-    Feature("encrypted", "Images that tapdisk encrypted",
-            "their key is not known here: copy them to an image without a key with tapdisk"),
-    Feature("resizing", "Images that vhd-util began to resize, and did not finish",
-            "their structures are half moved: run vhd-util revert with the resize's journal"),
-    Feature("missing-parent", "Differencing images whose parent is not found",
-            "its data would be missing: say where it is with --parent CHILD=PATH"),
-    Feature("other-parent", "Differencing images over a parent with another unique id",
+    Feature("encrypted", "images that tapdisk encrypted",
+            "their key is not known here; copy them to an image without a key with tapdisk"),
+    Feature("resizing", "images that vhd-util began to resize, and did not finish",
+            "their structures are half moved; run vhd-util revert with the resize's journal"),
+    Feature("missing-parent", "differencing images whose parent is not found",
+            "data would be missing; say where it is with `--parent CHILD=PATH`"),
+    Feature("other-parent", "differencing images over a parent with another unique id",
             "the data would be another disk's; find the parent with the id that is told"),
-    Feature("no-parent-id", "Differencing images without parent_unique_id that tapdisk did not write",
-            "nothing says what the parent is"),
-    Feature("type", "Images of the disk types 0, 1, 5 and 6",
+    Feature("no-parent-id", "differencing images without parent_unique_id that tapdisk did not write",
+            "nothing says what the parent is; merge them where they were made"),
+    Feature("type", "images of the disk types 0, 1, 5 and 6",
             "reserved and obsolete ones; convert them with the program that wrote them"),
-    Feature("damaged", "Damaged images: tables or blocks beyond the end of the file, blocks that "
-            "overlap each other, headers, tables or footers, wrong checksums, two images' footers",
-            "their data is lost or another block's; restore them from a copy"),
+    Feature("damaged", "tables or blocks beyond the end of the file, blocks that overlap each "
+            "other, headers, tables or footers, wrong checksums, footers of two images",
+            "their data is lost or another block's; copy them anew"),
 )
 
 

@@ -1,10 +1,9 @@
 """Builds VHDs that qemu-img cannot make: differencing ones, other block sizes, other creators."""
 import hashlib
-import os
-import random
 import struct
 
-SECTOR = 512
+from common import SECTOR, padded
+
 FREE = 0xFFFFFFFF
 FIXED, DYNAMIC, DIFFERENCING = 2, 3, 4
 
@@ -19,10 +18,6 @@ def sealed(data, at):
     data[at:at + 4] = bytes(4)
     data[at:at + 4] = struct.pack(">I", checksum(data))
     return bytes(data)
-
-
-def padded(data, unit=SECTOR):
-    return data + bytes(-len(data) % unit)
 
 
 def unique_id(name):
@@ -152,25 +147,3 @@ def sparse(data, name, parent=None, parent_name="", locators=(), unicode_name=b"
         bat[number] = (after_table + len(middle) + len(stored)) // SECTOR
         stored += padded(least_significant_first(bitmap) if lsb_first else bitmap) + block
     return end + header + padded(struct.pack(f">{entries}I", *bat)) + middle + bytes(stored) + end
-
-
-def write(path, data):
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as out:
-        out.write(data)
-    return path
-
-
-def changed(data, seed, size=None):
-    """`data` with runs of sectors overwritten: single ones, some on block edges, long ones, and
-    some with zeros, which are data of the child."""
-    rng = random.Random(seed)
-    after = bytearray(data if size is None else data[:size].ljust(size, b"\0"))
-    sectors = len(after) // SECTOR
-    for _ in range(60):
-        count = rng.choice([1, 1, 2, 7, 8, 9, 64, 65, 500])
-        first = rng.choice([rng.randrange(sectors), rng.randrange(sectors // 64) * 64 - 1])
-        part = slice(max(first, 0) * SECTOR, min(max(first, 0) + count, sectors) * SECTOR)
-        length = part.stop - part.start
-        after[part] = bytes(length) if rng.randrange(5) == 0 else rng.randbytes(length)
-    return bytes(after)

@@ -1,8 +1,8 @@
 """VHDs that must be refused."""
 import struct
 
-from common import content
-from vhd_builder import changed, sealed, sparse, write
+from common import changed, content, write
+from vhd_builder import sealed, sparse
 
 MIB = 1 << 20
 TABLE = 512 + 1024  # where sparse() puts the BAT

@@ -2,8 +2,8 @@
 a specification."""
 import random
 
-from common import content, write_raw
-from vhd_builder import changed, sealed, sparse, write
+from common import changed, content, write, write_raw
+from vhd_builder import sealed, sparse
 
 MIB = 1 << 20
 TAPDISK = b"tap\0"

@@ -3,13 +3,12 @@
 where qemu-img cannot."""
 import hashlib
 import os
-import random
 import shutil
 import struct
 import uuid
 
 import vhdx_builder as builder
-from common import Feature, Manifest, content, run, write_raw
+from common import Feature, Manifest, changed, content, run, write_raw
 from vhdx_builder import BAT_AT, HEADERS_AT, LOG_AT, LOG_BYTES, METADATA_AT, MIB, TABLES_AT
 
 FEATURES = (
@@ -21,38 +20,23 @@ FEATURES = (
     Feature("differencing", "differencing images (.avhdx), in chains, over fixed or dynamic parents, "
             "also smaller and larger ones"),
     Feature("parent-names", "parents named by relative_path, volume_path or absolute_win32_path, or "
-            "by --parent"),
+            "by `--parent`"),
     Feature("dirty-log", "images that were not closed properly: their log is replayed in memory, and "
             "the file stays as it is (qemu refuses to read them)"),
-    Feature("second-copies", "a damaged header or region table of which there is a whole copy (qemu "
-            "refuses the second)"),
+    Feature("second-copies", "damaged headers or region tables of which there is a whole copy (qemu "
+            "refuses the latter)"),
     Feature("optional-parts", "regions and metadata items that nobody needs to know"),
     Feature("unknown-parts", "regions, metadata items or versions that a reader must know",
-            "they are unknown: a newer program wrote the image; convert it there"),
-    Feature("wrong-parent", "a parent that is not the one that the child was made on",
-            "it would show wrong data; find the right one, and say --parent CHILD=PATH"),
+            "a newer program wrote the image; convert it there"),
+    Feature("wrong-parent", "parents that are not the ones that their children were made on",
+            "they would show wrong data; find the right one, and name it with `--parent CHILD=PATH`"),
     Feature("other-parent", "parents that are no VHDX",
-            "no such kind of parent is specified; merge the images where they were made"),
-    Feature("unreplayable-log", "a log that must be replayed, but holds no whole sequence",
-            "what it held is lost, and the image is inconsistent; take another copy"),
+            "no such kind of parent is specified; merge them where they were made"),
+    Feature("unreplayable-log", "logs that must be replayed, but hold no whole sequence",
+            "what they held is lost, and the image is inconsistent; copy it anew"),
     Feature("damaged", "tables or blocks beyond the end of the file, or over each other",
-            "the image is truncated or damaged; take another copy"),
+            "the image is truncated or damaged; copy it anew"),
 )
-
-
-def changed(data, seed, size=None, sector=512):
-    """`data` with runs of sectors overwritten: single ones, ones at the edges of bytes and words of
-    a bitmap, long ones, and some with zeros, which are data of the child."""
-    rng = random.Random(seed)
-    after = bytearray(data if size is None else data[:size].ljust(size, b"\0"))
-    sectors = len(after) // sector
-    for _ in range(60):
-        count = rng.choice([1, 1, 2, 7, 8, 9, 63, 64, 65, 250 * 1024 // sector])
-        first = rng.choice([rng.randrange(sectors), max(rng.randrange(sectors // 64) * 64 - 1, 0)])
-        part = slice(first * sector, min(first + count, sectors) * sector)
-        length = part.stop - part.start
-        after[part] = bytes(length) if rng.randrange(5) == 0 else rng.randbytes(length)
-    return bytes(after)
 
 
 def locator(parent_name, **values):

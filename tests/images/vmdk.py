@@ -4,8 +4,8 @@ import os
 import random
 import struct
 
-from common import SECTOR, Feature, Manifest, content, run, write_raw
-from vmdk_builder import descriptor, header, pad, sparse_file, stream_file
+from common import SECTOR, Feature, Manifest, content, padded, run, write, write_raw
+from vmdk_builder import descriptor, header, sparse_file, stream_file
 from vmdk_esx_builder import cowd_file, se_sparse_file
 
 MIB = 1 << 20
@@ -30,30 +30,28 @@ FEATURES = (
     Feature("redundant-directory", "sparse files with a damaged grain directory: the redundant one is "
             "used, with a warning"),
     Feature("sesparse-journal", "seSparse with a journal that was not replayed",
-            "power the VM on and off, or consolidate its snapshots, on its host, then copy again"),
+            "its tables are not up to date; power the VM on and off, or consolidate "
+            "its snapshots, on its host, then copy again"),
     Feature("raw-device", "raw-device mappings (vmfsRawDeviceMap, vmfsPassthroughRawDeviceMap, vmfsRaw)",
-            "the data is in no file: copy the disk on its host with vmkfstools -i"),
-    Feature("lone-extent", "one extent without the descriptor that names it",
-            "only the descriptor knows the other extents and the parent: open it instead"),
-    Feature("wrong-parent", "a snapshot whose parent is missing, or was changed after it was made",
-            "its bytes would be a mixture: find the right parent, and name it with --parent"),
-    Feature("encrypted", "encrypted disks", "decrypt the disk in the program that encrypted it"),
+            "the data is in no file; copy the disk on its host with `vmkfstools -i`"),
+    Feature("lone-extent", "extents without the descriptor that names them",
+            "only the descriptor knows the other extents and the parent; open it instead"),
+    Feature("wrong-parent", "snapshots whose parent is missing, or was changed after they were made",
+            "they would show a mixture; find the right parent, and name it with `--parent CHILD=PATH`"),
+    Feature("encrypted", "encrypted disks",
+            "their key is not known here; decrypt them in the program that encrypted them"),
     Feature("unknown-encoding", "names in an encoding that is unknown here",
-            "rename the files to ASCII names, in the descriptor as well"),
+            "their files cannot be found; give them ASCII names, in the descriptor as well"),
     Feature("damaged", "truncated files, missing or overlapping extents, tables or grains beyond the "
             "end or in other metadata, damage by a transfer in text mode",
-            "zeros or other data would be shown in place of the disk's: copy the image again"),
+            "zeros or other data would be shown in place of the disk's; copy the image anew"),
 )
 
 manifest = Manifest("vmdk", FEATURES)
 
 
 def save(name, data):
-    path = manifest.path(name)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as out:
-        out.write(data)
-    return path
+    return write(manifest.path(name), data)
 
 
 def add(name, path, data, feature, oracles=(), parents=()):
@@ -208,7 +206,7 @@ def descriptor_only():
     """A sparse header with capacity 0 holds nothing but a descriptor."""
     data = content(MIB, 45)
     save("only-flat.bin", data)
-    text = pad(descriptor("monolithicFlat", [f'RW {len(data) // SECTOR} FLAT "only-flat.bin" 0']))
+    text = padded(descriptor("monolithicFlat", [f'RW {len(data) // SECTOR} FLAT "only-flat.bin" 0']))
     head = header(0, 128, len(text) // SECTOR, 0, 128)
     add("descriptor-only", save("only.vmdk", head + text), data, "descriptor", ["qemu"])
 
@@ -451,7 +449,7 @@ def damaged():
             ("overlapping-extents", [flat, 'RW 8 FLAT "flat" 0'], "overlaps"),
             ("unknown-extent", [flat, 'RW 8 BLOCKS "flat" 0'], "BLOCKS"),
             ("own-extent", ['RW 1 FLAT "own-extent.vmdk" 0'], "names itself")):
-        refused(name, pad(descriptor("custom", lines)), words)
+        refused(name, padded(descriptor("custom", lines)), words)
     cowd = cowd_file(data)
     save("damaged/cut-cowd", cowd[:-5 * SECTOR])
     refused("truncated-cowd", descriptor("vmfsSparse", [f'RW {sectors} VMFSSPARSE "cut-cowd"']),

@@ -3,13 +3,9 @@ and stream-optimized extents. VMware "Virtual Disk Format 5.0"."""
 import struct
 import zlib
 
-from common import SECTOR
+from common import SECTOR, padded
 
 GTES = 512  # entries in a grain table
-
-
-def pad(data, unit=SECTOR):
-    return data + bytes(-len(data) % unit)
 
 
 def descriptor(create_type, lines, cid="fffffffe", parent_cid="ffffffff", hint=None, newline="\n",
@@ -31,7 +27,7 @@ def header(capacity, grain, desc_sectors, gd_sector, overhead, flags=1, version=
     fields = struct.pack("<4sIIQQQQIQQQB4sH", b"KDMV", version, flags, capacity, grain,
                          1 if desc_sectors else 0, desc_sectors, GTES, rgd_sector, gd_sector,
                          overhead, unclean, b"\n \r\n", algorithm)
-    return pad(fields)
+    return padded(fields)
 
 
 def grains_of(data, grain):
@@ -52,7 +48,7 @@ def sparse_file(data, grain=128, text=b"", zeroed=(), present=None, capacity=Non
     parts = grains_of(data, grain)
     if present is None:
         present = {i for i, part in enumerate(parts) if not is_zero(part)}
-    text = pad(text)
+    text = padded(text)
     tables = -(-capacity // (grain * GTES))
     directory_sectors = -(-tables * 4 // SECTOR) + tables * 4  # with its tables
     rgd_sector = 1 + len(text) // SECTOR
@@ -63,7 +59,7 @@ def sparse_file(data, grain=128, text=b"", zeroed=(), present=None, capacity=Non
     body = bytearray()
     for i in sorted(present, reverse=True):
         entries[i] = overhead + len(body) // SECTOR
-        body += pad(parts[i], grain * SECTOR)
+        body += padded(parts[i], grain * SECTOR)
     for i in zeroed:
         entries[i] = 1
 
@@ -71,7 +67,7 @@ def sparse_file(data, grain=128, text=b"", zeroed=(), present=None, capacity=Non
         first_gt = sector + directory_sectors - tables * 4
         used = [any(entries[table * GTES:(table + 1) * GTES]) for table in range(tables)]
         places = [first_gt + table * 4 if used[table] else 0 for table in range(tables)]
-        return (pad(struct.pack(f"<{tables}I", *places)) +
+        return (padded(struct.pack(f"<{tables}I", *places)) +
                 struct.pack(f"<{len(entries)}I", *entries))
 
     flags = 1 | (2 if redundant else 0) | (4 if zeroed else 0)
@@ -80,7 +76,7 @@ def sparse_file(data, grain=128, text=b"", zeroed=(), present=None, capacity=Non
     if redundant:
         front += directory(rgd_sector)
     front += directory(gd_sector)
-    return pad(front, overhead * SECTOR) + bytes(body)
+    return padded(front, overhead * SECTOR) + bytes(body)
 
 
 def stream_file(data, text, grain=128, footer=True, order=None, level=6):
@@ -98,29 +94,29 @@ def stream_file(data, text, grain=128, footer=True, order=None, level=6):
     for i in order:
         if is_zero(parts[i]):
             continue
-        packed = zlib.compress(pad(parts[i], grain * SECTOR), level)
+        packed = zlib.compress(padded(parts[i], grain * SECTOR), level)
         entries[i] = here()
-        body.extend(pad(struct.pack("<QI", i * grain, len(packed)) + packed))
+        body.extend(padded(struct.pack("<QI", i * grain, len(packed)) + packed))
     directory = []
     for first in range(0, len(entries), GTES):
         table = entries[first:first + GTES]
         if any(table):
-            body.extend(pad(struct.pack("<QII", 4, 0, 1)))
+            body.extend(padded(struct.pack("<QII", 4, 0, 1)))
             directory.append(here())
             body.extend(struct.pack(f"<{GTES}I", *table))
         else:
             directory.append(0)
-    packed_directory = pad(struct.pack(f"<{len(directory)}I", *directory))
-    body.extend(pad(struct.pack("<QII", len(packed_directory) // SECTOR, 0, 2)))
+    packed_directory = padded(struct.pack(f"<{len(directory)}I", *directory))
+    body.extend(padded(struct.pack("<QII", len(packed_directory) // SECTOR, 0, 2)))
     gd_sector = here()
     body.extend(packed_directory)
 
-    text = pad(text)
+    text = padded(text)
 
     def head(gd):
         return header(capacity, grain, len(text) // SECTOR, gd, overhead, 0x30001, 3, 1)
 
     if footer:
-        body.extend(pad(struct.pack("<QII", 1, 0, 3)) + head(gd_sector) + bytes(SECTOR))
+        body.extend(padded(struct.pack("<QII", 1, 0, 3)) + head(gd_sector) + bytes(SECTOR))
     first = head((1 << 64) - 1 if footer else gd_sector)
-    return pad(first + text, overhead * SECTOR) + bytes(body)
+    return padded(first + text, overhead * SECTOR) + bytes(body)

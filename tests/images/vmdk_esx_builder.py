@@ -3,8 +3,8 @@
 block/vmdk.c, since VMware has not published it."""
 import struct
 
-from common import SECTOR
-from vmdk_builder import grains_of, is_zero, pad
+from common import SECTOR, padded
+from vmdk_builder import grains_of, is_zero
 
 GTES = 4096  # entries in a grain table, of both kinds
 
@@ -34,12 +34,12 @@ def cowd_file(data, grain=1, present=None, unclean=0):
         start = directory[table] + GTES * 4 // SECTOR
         for i in sorted(i for i in present if i // GTES == table):
             entries[i % GTES] = start + len(grains) // SECTOR
-            grains += pad(parts[i], grain * SECTOR)
+            grains += padded(parts[i], grain * SECTOR)
         body += struct.pack(f"<{GTES}I", *entries) + grains
     free = first + len(body) // SECTOR
-    head = pad(struct.pack("<4s7I", b"COWD", 1, 3, len(data) // SECTOR, grain, 4, tables, free), 1648)
-    head = pad(head + struct.pack("<I", unclean), 2048)
-    return head + pad(struct.pack(f"<{tables}I", *directory)) + bytes(body)
+    head = padded(struct.pack("<4s7I", b"COWD", 1, 3, len(data) // SECTOR, grain, 4, tables, free), 1648)
+    head = padded(head + struct.pack("<I", unclean), 2048)
+    return head + padded(struct.pack(f"<{tables}I", *directory)) + bytes(body)
 
 
 def se_sparse_file(data, present=None, zeroed=(), unmapped=(), first=0, replay=0):
@@ -52,7 +52,7 @@ def se_sparse_file(data, present=None, zeroed=(), unmapped=(), first=0, replay=0
     body = bytearray()
     for number, i in enumerate(sorted(present, reverse=True), first):
         entries[i] = 3 << 60 | (number & 0xfff) << 48 | number >> 12
-        body += pad(parts[i], 8 * SECTOR)
+        body += padded(parts[i], 8 * SECTOR)
     for i in zeroed:
         entries[i] = 2 << 60
     for i in unmapped:
@@ -67,9 +67,9 @@ def se_sparse_file(data, present=None, zeroed=(), unmapped=(), first=0, replay=0
         regions += [offset, size]
         offset += size
     head = struct.pack("<10Q", 0xcafebabe, 0x200000001, len(data) // SECTOR, 8, 64, 0, 0, 0, 0, 0)
-    front = pad(head + struct.pack("<16Q", *regions))
-    front += pad(struct.pack("<4Q", 0xcafecafe, len(used), 1, replay)) + bytes(18 * SECTOR)
-    front += pad(struct.pack(f"<{tables}Q", *directory))
+    front = padded(head + struct.pack("<16Q", *regions))
+    front += padded(struct.pack("<4Q", 0xcafecafe, len(used), 1, replay)) + bytes(18 * SECTOR)
+    front += padded(struct.pack(f"<{tables}Q", *directory))
     for table in used:
         front += struct.pack(f"<{GTES}Q", *entries[table * GTES:(table + 1) * GTES])
     front = front.ljust(regions[14] * SECTOR, b"\0")

@@ -11,16 +11,16 @@ import sys
 
 BEGIN = "<!-- tests/images/what_we_read.py writes from here"
 END = "to here -->"
-# Image makers, with what -f takes; "": no format, but what may lie around an image of any.
+# Image makers, with the names that -f takes; none: what may lie around an image of any format.
 FORMATS = (
-    ("raw", "raw"),
-    ("qcow2", "qcow2"),
-    ("vhd", "vpc, vhd"),
-    ("vhdx", "vhdx"),
-    ("vmdk", "vmdk"),
-    ("vdi", "vdi"),
-    ("qcow", "qcow"),
-    ("ova", ""),
+    ("raw", ("raw",)),
+    ("qcow2", ("qcow2",)),
+    ("vhd", ("vpc", "vhd")),
+    ("vhdx", ("vhdx",)),
+    ("vmdk", ("vmdk",)),
+    ("vdi", ("vdi",)),
+    ("qcow", ("qcow",)),
+    ("ova", ()),
 )
 
 
@@ -33,7 +33,8 @@ def features_of(maker):
 
 def table(maker, names):
     """One format: what is read, then what is refused and why."""
-    heading = f"{maker} (`-f {names}`)" if names else "archives and compressed files"
+    options = " or ".join(f"`-f {name}`" for name in names)
+    heading = f"{maker} ({options})" if names else "archives and compressed files"
     rows = [f"| {heading} | |", "|---|---|"]
     features = features_of(maker)
     for feature in sorted(features, key=lambda feature: bool(feature["refused"])):

@@ -37,7 +37,7 @@ Bytes utf16le(std::string_view text) {
   return bytes;
 }
 
-Guid guid(std::string_view text) { return parse_guid(text).value(); }
+Guid guid(std::string_view text) { return parse_guid(text, GuidOrder::kLittleEndian).value(); }
 
 Bytes LogEntry::build(const Guid& log_guid) const {
   const size_t head = div_round_up(64 + writes.size() * 32, kSector) * kSector;

@@ -118,7 +118,7 @@ TEST_CASE("vdi: what needs a part of the map that is not in memory would block")
 }
 
 TEST_CASE("vdi: a UUID is shown as VBoxManage shows it") {
-  Uuid uuid{};
+  Guid uuid{};
   CHECK(to_string(uuid) == "");
   for (size_t i = 0; i < uuid.size(); ++i) uuid[i] = static_cast<std::byte>(i);
   CHECK(to_string(uuid) == "03020100-0504-0706-0809-0a0b0c0d0e0f");
