@@ -40,8 +40,7 @@ class Lister {
  private:
   // Takes the member at at_, and goes on to the next.
   Result<void> take(const Header& header) {
-    const bool is_extended = header.typeflag == 'x' || header.typeflag == 'g' ||
-                             header.typeflag == 'L' || header.typeflag == 'K';
+    const bool is_extended = std::string_view("xXgLK").find(header.typeflag) != std::string::npos;
     const uint64_t size = is_extended ? header.size : extended_.size.value_or(header.size);
     const uint64_t data = at_ + kRecordBytes;
     const auto stored = round_up(size, kRecordBytes);
@@ -85,6 +84,7 @@ class Lister {
         extended_.path = text.substr(0, text.find('\0'));
         return {};
       case 'x':
+      case 'X':
         return parse_pax_records(bytes, extended_);
       case 'g':
         return check_global(bytes);

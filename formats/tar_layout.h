@@ -14,6 +14,7 @@
 //
 //   typeflag  0 NUL 7 file    1 2 links   3 4 6 devices and FIFO   5 folder
 //             x pax records for the next member    g pax records for all members
+//             X the same as x, by Solaris
 //             L GNU: the data is the next member's name    K the same for its linkname
 //             S GNU: sparse file    M GNU: goes on from another volume
 //   A pax record is "LENGTH KEY=VALUE\n"; LENGTH counts all of it.

@@ -44,7 +44,41 @@ class DirectoryCheck {
   uint64_t tables() const { return tables_.size(); }
   uint64_t absent_tables() const { return absent_; }
 
+  // Entries of the tables that are not absent, in all tables that can be read: how much the
+  // directory tells, also when it is damaged.
+  uint64_t count_grains() const {
+    const FileRange range = geometry_.directory_range();
+    std::vector<std::byte> directory(
+        static_cast<size_t>(std::min(range.length, kMaxCheckedDirectoryBytes)));
+    if (!geometry_.check_directory(source_.size()) || !source_.read_at(range.offset, directory)) {
+      return 0;
+    }
+    std::vector<std::byte> table(static_cast<size_t>(geometry_.table_bytes()));
+    uint64_t count = 0;
+    for (uint64_t number = 0; number < directory.size() / geometry_.entry_bytes(); ++number) {
+      const uint64_t raw = entry_at(directory, number, geometry_.entry_bytes());
+      const VmdkEntry entry = geometry_.directory_entry(raw);
+      const bool readable = entry.kind != VmdkEntry::Kind::kAbsent &&
+                            geometry_.check_table(number, raw, source_.size()) &&
+                            source_.read_at(entry.sector * kVmdkSectorBytes, table);
+      if (readable) count += count_grains_in(table, number);
+    }
+    return count;
+  }
+
  private:
+  uint64_t count_grains_in(ByteSpan table, uint64_t number) const {
+    const uint64_t start = number * geometry_.covered_bytes();
+    const uint64_t in_disk =
+        start < size_ ? div_round_up(size_ - start, geometry_.grain_bytes()) : 0;
+    uint64_t count = 0;
+    for (size_t i = 0; i < std::min(geometry_.gtes_per_gt, in_disk); ++i) {
+      const uint64_t raw = entry_at(table, i, geometry_.entry_bytes());
+      if (geometry_.table_entry(raw).kind != VmdkEntry::Kind::kAbsent) ++count;
+    }
+    return count;
+  }
+
   Result<void> find_tables() {
     const FileRange range = geometry_.directory_range();
     std::vector<std::byte> bytes(static_cast<size_t>(range.length));
@@ -135,14 +169,21 @@ Result<void> choose_vmdk_directory(const Source& source, VmdkGeometry& geometry,
   second.directory = redundant;
   DirectoryCheck other(source, second, size);
   const auto also_good = other.run();
+  // Some writers make room for the second directory and its tables, and leave them empty. Without
+  // its tables or their entries, it would show zeros or the parent's data.
+  const auto tells_as_much = [&] { return other.count_grains() >= primary.count_grains(); };
   if (!good) {
     if (!also_good) {
       return with_context(good.error(), "neither of both grain directories is whole: ");
     }
+    if (other.tables() != geometry.table_count() || !tells_as_much()) {
+      return with_context(good.error(),
+                          "the redundant grain directory tells less than the damaged one: ");
+    }
     warn(warnings, source, good.error().message);
   } else {
-    if (!also_good || other.tables() <= primary.tables()) return {};
-    // Without its tables, the primary would show zeros or the parent's data.
+    if (!also_good || other.tables() <= primary.tables() || !tells_as_much()) return {};
+    // The primary would show zeros or the parent's data, too.
     warn(warnings, source,
          fmt::format("its grain directory names {} tables, its redundant one {}", primary.tables(),
                      other.tables()));

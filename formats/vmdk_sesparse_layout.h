@@ -17,13 +17,14 @@
 //    96 journal_header_offset, _size            0x10000000 << 32 | n    table n, counted from
 //   112 journal_offset, _size                                           grain_tables_offset
 //   128 grain_dir_offset, _size
-//   144 grain_tables_offset, _size            grain table entry, by its top four bits
-//   160 free_bitmap_offset, _size               0 (all of it)           not in this extent
-//   176 backmap_offset, _size                   1                       unmapped by the guest:
-//   zeros 192 grains_offset, _size                    2                       zeros 208 zeros up to
-//   512                         3                       stored: bits 48 to 59 are
-//                                                 the lowest 12 bits of the grain's number, bits 0
-//                                                 to 47 those above; counted from grains_offset
+//   144 grain_tables_offset, _size          grain table entry, by its top four bits
+//   160 free_bitmap_offset, _size             0 (all of it)           not in this extent
+//   176 backmap_offset, _size                 1                       unmapped by the guest, zeros
+//   192 grains_offset, _size                  2                       zeros
+//   208 zeros up to 512                       3                       stored
+//
+// A stored grain's number, counted from grains_offset: bits 48 to 59 of its entry are the lowest 12
+// bits of it, bits 0 to 47 those above.
 #pragma once
 
 #include <cstdint>

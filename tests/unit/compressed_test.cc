@@ -139,6 +139,32 @@ TEST_CASE("compressed: blocks of xz are read from anywhere") {
   }
 }
 
+TEST_CASE("compressed: streams of xz may follow each other, with zeros between and behind them") {
+  const Bytes data = content(300'000);
+  Bytes packed;
+  for (size_t at = 0; at < data.size(); at += 100'000) {
+    const Bytes part(data.begin() + static_cast<std::ptrdiff_t>(at),
+                     data.begin() + static_cast<std::ptrdiff_t>(at + 100'000));
+    append(packed, xz(part, 30'000, at == 0 ? LZMA_CHECK_CRC32 : LZMA_CHECK_CRC64));
+    append(packed, Bytes(at));  // more than is looked at in one step
+  }
+  const Opened opened(packed);
+  REQUIRE(opened.source);
+  CHECK(*opened.read(0, data.size()) == data);
+  CHECK(*opened.read(99'990, 20) == Bytes(data.begin() + 99'990, data.begin() + 100'010));
+  append(packed, Bytes(2));
+  CHECK(Opened(packed).source.error().kind == ErrorKind::kMalformed);
+}
+
+TEST_CASE("compressed: the number of xz streams has a limit") {
+  const Bytes empty = xz({}, 1);
+  Bytes packed;
+  for (int i = 0; i <= 10'000; ++i) append(packed, empty);
+  CHECK(Opened(packed).refusal().find("xz -dk packed") != std::string::npos);
+  packed.resize(packed.size() - empty.size());
+  CHECK(Opened(packed).source);
+}
+
 TEST_CASE("compressed: seekable frames of zstd are read from anywhere") {
   const Bytes data = content(2'500'001);
   for (const size_t frame : {70'000u, 1'000'000u, 2'400'000u, 5'000'000u}) {

@@ -109,6 +109,7 @@ TEST_CASE("tar: long names, by GNU and by pax, and POSIX's prefix") {
   CHECK(list(TarBuilder().add("x", name, 'L').add("a", "1").add("b", ""))->at(1).name == "b");
   const std::string pax = pax_record("mtime", "1.5") + pax_record("path", name);
   CHECK(list(TarBuilder().add("x", pax, 'x').add("a", "1"))->at(0).name == name);
+  CHECK(list(TarBuilder().add("x", pax, 'X').add("a", "1"))->at(0).name == name);  // Solaris
   const auto prefixed = list(TarBuilder().add(
       "a", "1", '0', [](MutableByteSpan header) { put_text(header, 345, "some/folder"); }));
   CHECK(prefixed->at(0).name == "some/folder/a");

@@ -65,6 +65,33 @@ TEST_CASE("vmdk redundant: is not used when it lacks a table that the primary ha
   CHECK(opened.warnings.empty());
 }
 
+TEST_CASE("vmdk redundant: empty tables, or fewer tables, do not stand in for a damaged primary") {
+  const BuiltVmdk good = image();
+  const auto table_of = [&](uint64_t directory, uint64_t number) {
+    return uint64_t{load_le<uint32_t>(good.bytes, directory + number * 4)} * 512;
+  };
+  BuiltVmdk empty = good;
+  for (uint64_t number = 0; number < 2; ++number) {
+    for (uint64_t i = 0; i < 512; ++i) {
+      store_le<uint32_t>(empty.bytes, table_of(good.redundant_directory, number) + i * 4, 0);
+    }
+  }
+  BuiltVmdk cut = empty;  // grains of the primary lie beyond the end
+  cut.bytes.resize(cut.bytes.size() - 512);
+  const Opened refused(in_memory(cut.bytes));
+  REQUIRE_FALSE(refused.result);
+  CHECK(refused.result.error().message.find("tells less") != std::string::npos);
+
+  BuiltVmdk lost = empty;  // the primary still tells more
+  store_le<uint32_t>(lost.bytes, lost.directory + 4, 0);
+  CHECK(Opened(in_memory(lost.bytes)).warnings.empty());
+
+  BuiltVmdk fewer = good;
+  store_le<uint32_t>(fewer.bytes, fewer.directory, ~0u);
+  store_le<uint32_t>(fewer.bytes, fewer.redundant_directory + 4, 0);
+  CHECK_FALSE(Opened(in_memory(fewer.bytes)).result);
+}
+
 TEST_CASE("vmdk redundant: an image with both damaged is refused") {
   BuiltVmdk damaged = image();
   store_le<uint32_t>(damaged.bytes, damaged.directory, ~0u);

@@ -124,7 +124,9 @@ Result<void> add_direct_map(const Disk& disk, const Stamps& stamps, PlanMessage&
 }
 
 Result<ChildMessage> read_image(ImageChoice choice, PlanFor purpose) {
-  Caches caches({.tables = 64 << 20, .clusters = 1 << 20});
+  // Clusters: of a file that was compressed whole, so that not every piece of a table has a block
+  // of it unpacked anew.
+  Caches caches({.tables = 64 << 20, .clusters = 128 << 20});
   OpenedDisk opened = TRY(open_chain(choice, caches));
   const Disk& disk = *opened.disk;
   Stamps stamps;
