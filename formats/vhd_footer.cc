@@ -109,9 +109,18 @@ Result<FoundFooter> find_footer(ByteSpan head, ByteSpan tail, uint64_t size) {
                     .copy = std::nullopt,
                     .is_rival = false,
                     .warnings = {}};
-  if (!sparse) return found;
-  if (copy.state == State::kWhole && copy.footer.is_sparse() &&
-      copy.footer.unique_id != found.footer.unique_id) {
+  const bool has_sparse_copy = copy.state == State::kWhole && copy.footer.is_sparse();
+  if (!sparse) {
+    // The guest's own bytes, or a device that held a fixed disk before.
+    if (has_sparse_copy) {
+      found.warnings.push_back(
+          fmt::format("begins with the footer of a sparse image, {}, but ends with that of a fixed "
+                      "disk, {}: all before that is taken for the disk's bytes",
+                      to_string(copy.footer.unique_id), to_string(found.footer.unique_id)));
+    }
+    return found;
+  }
+  if (has_sparse_copy && copy.footer.unique_id != found.footer.unique_id) {
     found.copy = copy.footer;
     found.is_rival = true;
     return found;

@@ -205,15 +205,19 @@ TEST_CASE("vhd footer: the copy stands in for a damaged or missing trailing one"
   CHECK(found.warnings.size() == 1);
 }
 
-TEST_CASE("vhd footer: what a guest wrote to the first sector of a fixed disk is no copy") {
+TEST_CASE(
+    "vhd footer: what a guest wrote to the first sector of a fixed disk is no copy, but told") {
   const Bytes guest = dynamic_image();
   VhdBuilder builder;
   builder.disk_type = 2;
   builder.current_size = guest.size();
   builder.fixed_data = guest;
   Bytes image = builder.build();
-  CHECK(find(image).value().footer.disk_type == vhd::kTypeFixed);
-  CHECK(find(image).value().warnings.empty());
+  const FoundFooter found = find(image).value();
+  CHECK(found.footer.disk_type == vhd::kTypeFixed);
+  CHECK_FALSE(found.copy);
+  REQUIRE(found.warnings.size() == 1);
+  CHECK(found.warnings[0].find("begins with the footer of a sparse image") != std::string::npos);
   image[image.size() - 1] ^= std::byte{1};
   CHECK(find_error(image) == ErrorKind::kMalformed);
 }
