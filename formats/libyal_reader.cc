@@ -57,8 +57,10 @@ class LibraryReader final : public Reader {
   }
 
  private:
-  // Zeros of the library are believed where our own reader proves them, or reads them too. (In a
-  // dynamic VHD, libvhdi takes sectors whose bit is not set for zeros, whatever is stored there.)
+  // Zeros of the library are believed where our own reader proves them, or reads them too; and
+  // where ours proves zeros, nothing else is. (In a dynamic VHD, libvhdi takes sectors whose bit is
+  // not set for zeros, whatever is stored there; but only whole bytes of bits, so that in those of
+  // tapdisk it also shows what the device held before.)
   Result<void> check_zeros(uint64_t offset, ByteSpan bytes) const {
     for (uint64_t done = 0; done < bytes.size();) {
       const Extent own = TRY(own_->map(offset + done, bytes.size() - done, MapFor::kRead));
@@ -68,6 +70,8 @@ class LibraryReader final : public Reader {
         TRY(own.source->read_at(own.source_offset, stored));
         TRY(check_zero_sectors(offset + done, part, stored));
       }
+      const bool is_zeros = own.kind == Extent::Kind::kZero || own.kind == Extent::Kind::kParent;
+      if (is_zeros && !all_zeros(part)) return shows_other_bytes(offset + done, part);
       done += own.length;
     }
     return {};
@@ -84,6 +88,17 @@ class LibraryReader final : public Reader {
                      own_->sources().front()->name());
     }
     return {};
+  }
+
+  Failure shows_other_bytes(uint64_t offset, ByteSpan bytes) const {
+    const auto other =
+        std::find_if(bytes.begin(), bytes.end(), [](std::byte b) { return b != std::byte{0}; });
+    return in_file(
+        fail(ErrorKind::kUnsupported,
+             "--reader libyal: {} reads other bytes than zeros at guest offset {}, "
+             "where the image has zeros: --reader own reads them",
+             file_->library().name, offset + static_cast<uint64_t>(other - bytes.begin())),
+        own_->sources().front()->name());
   }
 
   // Fails when what lies at `offset` cannot be there, or is misread; the bytes that are alike.

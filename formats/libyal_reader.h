@@ -9,7 +9,7 @@
 //                     encrypted images (it opens those whose cipher it does not know)
 //   libvhdi 20210425  differencing images (it reads a run of sectors to the end of a byte of the
 //                     bitmap), disks whose size is not the one that it reads, zeros where a dynamic
-//                     image has data (see LibraryReader)
+//                     image has data, and data where it has zeros (see LibraryReader)
 #pragma once
 
 #include <memory>

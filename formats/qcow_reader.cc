@@ -22,7 +22,15 @@ Result<void> QcowReader::check_tables() const {
 }
 
 Result<void> QcowReader::open_library(const libyal::Library& library) {
-  library_ = TRY(libyal::LibraryFile::open(library, std::make_shared<const View>(file_, header_)));
+  auto view = std::make_shared<const View>(file_, header_);
+  if (view->l1_bytes() > kMaxL1Bytes) {
+    return in_file(fail(ErrorKind::kLimit,
+                        "size is {} bytes, for which libqcow needs an L1 table of {}: the limit is "
+                        "{}",
+                        header_.size, view->l1_bytes(), kMaxL1Bytes),
+                   file_->name(), 24);
+  }
+  library_ = TRY(libyal::LibraryFile::open(library, std::move(view)));
   if (library_->size() == header_.size) return {};
   return fail(ErrorKind::kMalformed, "size is {} bytes, but libqcow takes it for {}", header_.size,
               library_->size());

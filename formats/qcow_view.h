@@ -29,6 +29,8 @@ class View final : public Source {
 
   const std::string& name() const override { return file_->name(); }
   uint64_t size() const override { return tables_ + shown_.l1_entries() * shown_.l2_bytes(); }
+  // Of the L1 table, which libqcow holds in memory.
+  uint64_t l1_bytes() const { return shown_.l1_bytes(); }
   // What lies between the parts fails with kTruncated.
   Result<void> read_at(uint64_t offset, MutableByteSpan out) const override;
 

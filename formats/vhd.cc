@@ -205,6 +205,7 @@ Result<std::unique_ptr<Reader>> open_vhd(const ImageToOpen& image) {
                 "disk_type {} is none of fixed ({}), dynamic ({}), differencing ({})",
                 found.footer.disk_type, vhd::kTypeFixed, vhd::kTypeDynamic, vhd::kTypeDifferencing);
   }
+  image.warnings.insert(image.warnings.end(), found.warnings.begin(), found.warnings.end());
   const uint64_t size = TRY(vhd::disk_size(found.footer, found.data_end, image));
   return std::make_unique<vhd::FixedReader>(image.source, size, found.footer.unique_id);
 }

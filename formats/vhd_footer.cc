@@ -109,9 +109,26 @@ Result<FoundFooter> find_footer(ByteSpan head, ByteSpan tail, uint64_t size) {
                     .copy = std::nullopt,
                     .is_rival = false,
                     .warnings = {}};
-  if (!sparse) return found;
-  if (copy.state == State::kWhole && copy.footer.is_sparse() &&
-      copy.footer.unique_id != found.footer.unique_id) {
+  const bool is_same_image =
+      copy.state == State::kWhole && copy.footer.unique_id == found.footer.unique_id;
+  if (is_same_image && copy.footer.disk_type != found.footer.disk_type) {
+    return fail(ErrorKind::kMalformed,
+                "the trailing VHD footer has disk_type {}, but the copy at byte 0 has {}: one of "
+                "them is wrong; write the right one to both places",
+                found.footer.disk_type, copy.footer.disk_type);
+  }
+  const bool has_sparse_copy = copy.state == State::kWhole && copy.footer.is_sparse();
+  if (!sparse) {
+    // The guest's own bytes, or a device that held a fixed disk before.
+    if (has_sparse_copy) {
+      found.warnings.push_back(
+          fmt::format("begins with the footer of a sparse image, {}, but ends with that of a fixed "
+                      "disk, {}: all before that is taken for the disk's bytes",
+                      to_string(copy.footer.unique_id), to_string(found.footer.unique_id)));
+    }
+    return found;
+  }
+  if (has_sparse_copy && !is_same_image) {
     found.copy = copy.footer;
     found.is_rival = true;
     return found;

@@ -26,7 +26,7 @@ struct FoundFooter {
 // Finds the footer of a file of `size` bytes. `head`: its first bytes, 512 or more (when it has as
 // many); `tail`: its last. The trailing footer is the authority; the copy at 0 takes its place when
 // that one is damaged or missing. kNotFound: nothing speaks for a VHD; kMalformed: there are signs
-// of one, but no whole footer.
+// of one, but no whole footer, or two of one image that contradict each other.
 Result<FoundFooter> find_footer(ByteSpan head, ByteSpan tail, uint64_t size);
 
 // What `found`, with a copy, becomes by the 512 bytes behind the last block, at `at` of a file of

@@ -114,6 +114,19 @@ TEST_CASE("libyal: zeros that libvhdi reads where a dynamic vhd has data are not
   CHECK(has(bytes.error().to_string(), "libvhdi reads zeros at guest offset 4096"));
 }
 
+TEST_CASE("libyal: data that libvhdi reads where a dynamic vhd has zeros is not served") {
+  vhd::test::VhdBuilder builder = vhd::test::dynamic();
+  builder.creator = std::string("tap\0", 4);
+  builder.creator_version = 0x00010001;  // without a batmap
+  for (auto& [number, block] : builder.blocks) block.bitmap = Bytes(1, std::byte{0xfe});
+  const OpenedByLibrary opened = open("vpc", builder.build());
+  REQUIRE_MESSAGE(opened.disk, opened.refusal());
+  const auto bytes = opened.read(0, 512);
+  REQUIRE_FALSE(bytes);
+  CHECK(
+      has(bytes.error().to_string(), "libvhdi reads other bytes than zeros at guest offset 7680"));
+}
+
 TEST_CASE("libyal: what the libraries misread as a whole is refused with the reason") {
   CHECK(has(open("vpc", vhd::test::differencing().build()).refusal(), "misreads differencing"));
   Qcow2Builder backed = qcow2_sample();

@@ -61,6 +61,18 @@ TEST_CASE("qcow: sizes whose L1 table is absurd are refused before anything is a
   check_refused(with64(24, uint64_t{1} << 30), ErrorKind::kTruncated, "L1 table");
 }
 
+TEST_CASE("qcow: an L1 table that is absurd once it is split for libqcow is refused") {
+  QcowBuilder builder = sample();
+  builder.set8(32, kMaxClusterBits);
+  builder.set8(33, kMaxL2Bits);
+  constexpr uint64_t kEntries = 2 << 20;  // four times as many in the view
+  builder.set64(24, kEntries << (kMaxClusterBits + kMaxL2Bits));
+  builder.set64(40, kHeaderBytes);
+  builder.file.resize(kHeaderBytes);
+  builder.file.resize(kHeaderBytes + kEntries * kEntryBytes);
+  check_refused(builder.file, ErrorKind::kLimit, "libqcow needs an L1 table of 67108864");
+}
+
 TEST_CASE("qcow: encrypted images are refused with the command that decrypts them") {
   check_refused(with32(36, 1), ErrorKind::kUnsupported, "qemu-img convert");
 }

@@ -205,17 +205,37 @@ TEST_CASE("vhd footer: the copy stands in for a damaged or missing trailing one"
   CHECK(found.warnings.size() == 1);
 }
 
-TEST_CASE("vhd footer: what a guest wrote to the first sector of a fixed disk is no copy") {
+TEST_CASE(
+    "vhd footer: what a guest wrote to the first sector of a fixed disk is no copy, but told") {
   const Bytes guest = dynamic_image();
   VhdBuilder builder;
   builder.disk_type = 2;
+  builder.id = std::byte{0x12};
   builder.current_size = guest.size();
   builder.fixed_data = guest;
   Bytes image = builder.build();
-  CHECK(find(image).value().footer.disk_type == vhd::kTypeFixed);
-  CHECK(find(image).value().warnings.empty());
+  const FoundFooter found = find(image).value();
+  CHECK(found.footer.disk_type == vhd::kTypeFixed);
+  CHECK_FALSE(found.copy);
+  REQUIRE(found.warnings.size() == 1);
+  CHECK(found.warnings[0].find("begins with the footer of a sparse image") != std::string::npos);
   image[image.size() - 1] ^= std::byte{1};
   CHECK(find_error(image) == ErrorKind::kMalformed);
+}
+
+TEST_CASE("vhd footer: two of one image that say other types of it are refused") {
+  for (const uint32_t type : {vhd::kTypeFixed, vhd::kTypeDifferencing}) {
+    for (const bool trailing : {true, false}) {
+      Bytes image = dynamic_image();
+      const size_t at = trailing ? image.size() - 512 : 0;
+      store_be<uint32_t>(image, at + 60, type);
+      seal_footer(image, at);
+      CAPTURE(type);
+      CHECK(find_error(image) == ErrorKind::kMalformed);
+      CHECK(find(image).error().message.find("disk_type") != std::string::npos);
+      CHECK(probe(image).verdict == ProbeVerdict::kDamaged);
+    }
+  }
 }
 
 TEST_CASE("vhd footer: a fixed footer at 0 alone is not one") {
