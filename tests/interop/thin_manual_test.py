@@ -21,7 +21,7 @@ def help_of(program, *command):
 
 def options_of_help(text):
     """"-f, --format FORMAT" for each."""
-    found = re.findall(r"^  (?:-(\w) \[ )?--([\w-]+)(?: \])?(?: ([A-Z]+)\b)?", text,
+    found = re.findall(r"^  (?:-(\w) \[ )?--([\w-]+)(?: \])?(?: ([A-Z]+(?:=[A-Z]+)?)\b)?", text,
                        flags=re.MULTILINE)
     return {option_words(*option) for option in found}
 
@@ -44,7 +44,7 @@ def sections_of_page(text):
     for section in re.split(r"^\.Ss ", text, flags=re.MULTILINE)[1:]:
         title, body = section.split("\n", 1)
         body = re.split(r"^\.Sh ", body, flags=re.MULTILINE)[0]
-        options = re.findall(r"^\.It Fl (?:(\w) , )?-([\w-]+)(?: Ar ([A-Z]+))?$", body,
+        options = re.findall(r"^\.It Fl (?:(\w) , )?-([\w-]+)(?: Ar ([A-Z]+(?:=[A-Z]+)?))?$", body,
                              flags=re.MULTILINE)
         found[title] = {option_words(*option) for option in options}, f".Sx {IMAGE}" in body
     return found
