@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "tests/support/qcow2_builder.h"
+#include "tests/support/tar_builder.h"
 #include "tests/support/temp_folder.h"
 #include "tools/thin/file_stamp.h"
 #include "tools/thin/plan_message.h"
@@ -150,6 +151,35 @@ TEST_CASE("an image that leads out of its folder is refused") {
                  PlanFor::kStamps);
   REQUIRE(allowed);
   CHECK(allowed->files.size() == 2);
+}
+
+TEST_CASE("an image in an archive is the archive's only disk, or the member that is named") {
+  const World world;
+  Qcow2Builder one({.size = 8 << 9});
+  one.put_data(0, 1);
+  Qcow2Builder two({.size = 16 << 9});
+  TarBuilder archive;
+  archive.add("one.qcow2", as_text(one.file));
+  world.folder.write("single.tar", as_text(archive.build()));
+  archive.add("in/two.qcow2", as_text(two.file));
+  world.folder.write("both.tar", as_text(archive.build()));
+
+  const auto single = world.plan("single.tar");
+  REQUIRE(single);
+  CHECK(single->format == "qcow2");
+  CHECK(single->size == 8 << 9);
+  // Data in the archive is read directly, too.
+  CHECK(single->direct);
+  CHECK(single->file_sectors == 1);
+  const auto named = world.plan("both.tar#in/two.qcow2");
+  REQUIRE(named);
+  CHECK(named->location == world.folder.path("both.tar#in/two.qcow2"));
+  CHECK(named->size == 16 << 9);
+  REQUIRE(named->files.size() == 1);
+  CHECK(named->files[0].path == world.folder.path("both.tar"));
+  CHECK(changed(record_of(*named), *named) == "unchanged");
+  CHECK(world.refusal("both.tar").find("one.qcow2") != std::string::npos);
+  CHECK(world.refusal("both.tar#three").find("three") != std::string::npos);
 }
 
 TEST_CASE("a parent that has moved is opened where the operator says it lies") {

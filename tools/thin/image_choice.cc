@@ -8,6 +8,7 @@
 #include "io/confined_open.h"
 #include "io/nbd_dial.h"
 #include "tools/thin/attachment.h"
+#include "tools/thin/image_location.h"
 #include "tools/thin/output.h"
 #include "tools/thin/random_id.h"
 
@@ -112,7 +113,7 @@ Result<ChosenImage> choose_image(const Registry& registry, const ImageArguments&
   if (is_nbd_uri(arguments.image.location)) return choose_remote(registry, arguments);
 
   ImageArguments resolved = arguments;
-  resolved.image.location = TRY(with_resolved_folder(arguments.image.location));
+  resolved.image.location = TRY(with_resolved_file(arguments.image.location));
   for (std::string& folder : resolved.image.allow_paths) {
     std::error_code error;
     folder = std::filesystem::canonical(folder, error).string();
@@ -141,7 +142,7 @@ Result<ChosenImage> choose_image(const Registry& registry, const ImageArguments&
 Result<ImageRecord> find_image(const Registry& registry, const std::string& text) {
   std::string location = text;
   if (!is_nbd_uri(text)) {
-    if (const auto resolved = with_resolved_folder(text)) location = *resolved;
+    if (const auto resolved = with_resolved_file(text)) location = *resolved;
   }
   const ImageRecord* found = nullptr;
   for (const ImageRecord& image : registry.images) {

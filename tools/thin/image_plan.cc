@@ -13,6 +13,7 @@
 #include "formats/open_chain.h"
 #include "io/file_source.h"
 #include "tools/thin/file_stamp.h"
+#include "tools/thin/image_location.h"
 #include "tools/thin/plan_message.h"
 #include "tools/thin/unprivileged.h"
 
@@ -50,9 +51,10 @@ Result<Place> place_of(const std::string& name) {
 
 // Opens the top image; a format that was not given is guessed and filled in.
 Result<OpenedFile> open_top(ImageChoice& choice, Caches& caches) {
-  OpenedFile top{.source = TRY(open_file_source(choice.location)), .path = choice.location};
+  const ImageLocation location = image_location(choice.location);
+  OpenedFile top{.source = TRY(open_file_source(location.file)), .path = location.file};
   if (!choice.format.empty()) return top;
-  const ContainedImage image = TRY(look_into(top, "", "", caches));
+  const ContainedImage image = TRY(look_into(top, "", location.member, caches));
   const Guess guess = TRY(guess_format(*image.file.source));
   if (guess.format == nullptr) {
     return fail(ErrorKind::kUsage, "{}: if it is a raw image, say --format raw",
@@ -73,6 +75,8 @@ Result<OpenedDisk> open_chain(ImageChoice& choice, Caches& caches) {
   for (const std::string& parent : choice.parents) {
     options.parents.push_back(TRY(parse_parent_path("--parent", parent)));
   }
+  // A member is found by its name once more.
+  if (top.path != choice.location) return open_disk(choice.location, options, files, caches);
   return open_disk(std::move(top), options, files, caches);
 }
 
@@ -205,8 +209,10 @@ Result<ImagePlan> plan_image(const ImageChoice& choice, PlanFor purpose) {
     return fail(ErrorKind::kUsage, "--format {}: is not one of: {}", printable(choice.format, 80),
                 format_names());
   }
-  resolved.location = TRY(place_of(choice.location)).path;
-  auto answer = run_unprivileged(resolved.location, [&] { return read_image(resolved, purpose); });
+  ImageLocation location = image_location(choice.location);
+  location.file = TRY(place_of(location.file)).path;
+  resolved.location = location.text();
+  auto answer = run_unprivileged(location.file, [&] { return read_image(resolved, purpose); });
   if (!answer) {
     if (answer.error().kind == ErrorKind::kDenied) {
       answer.error().message += unprivileged_user_words();

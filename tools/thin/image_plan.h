@@ -16,7 +16,7 @@ namespace underlay::thin {
 
 // How the operator named an image.
 struct ImageChoice {
-  std::string location;          // path or NBD URI
+  std::string location;          // path, FILE#MEMBER of an archive, or NBD URI
   std::string format{};          // "" = guess, but never raw
   std::string backing_format{};  // "" = as the image states
   std::vector<std::string> allow_paths{};
