@@ -60,15 +60,16 @@ TEST_CASE("sector cipher: AES-128-XTS gives the known answer of IEEE 1619, vecto
 }
 
 TEST_CASE("sector cipher: a sector depends on its number, and on nothing beside it") {
-  for (const auto& [mode, key_bytes] : {std::pair{"xts-plain64", 64u},
-                                        {"xts-plain64", 32u},
-                                        {"cbc-plain64", 32u},
-                                        {"cbc-plain64", 24u},
-                                        {"cbc-plain64", 16u},
-                                        {"xts-plain", 64u}}) {
-    CAPTURE(mode);
-    CAPTURE(key_bytes);
-    const auto cipher = cipher_of(mode, key_bytes);
+  struct Kind {
+    const char* mode;
+    unsigned key_bytes;
+  };
+  for (const Kind& kind :
+       {Kind{"xts-plain64", 64}, Kind{"xts-plain64", 32}, Kind{"cbc-plain64", 32},
+        Kind{"cbc-plain64", 24}, Kind{"cbc-plain64", 16}, Kind{"xts-plain", 64}}) {
+    CAPTURE(kind.mode);
+    CAPTURE(kind.key_bytes);
+    const auto cipher = cipher_of(kind.mode, kind.key_bytes);
     const Bytes stored = pattern(3 * 512);
     const Bytes all = decrypted(*cipher, 100, stored);
     for (size_t i = 0; i < 3; ++i) {
