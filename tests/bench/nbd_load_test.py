@@ -106,8 +106,8 @@ def failures_are_said(nbd_load, target):
 
 
 def errors_are_no_data(nbd_load, server, image):
-    os.truncate(image, os.path.getsize(image) // 2)
     with harness.serve(["-r", "-f", "qcow2", image], program=server) as broken:
+        os.truncate(image, os.path.getsize(image) // 2)
         fails(nbd_load, "answered a read with error 5", broken.socket, *EVERY_BYTE)
         fails(nbd_load, "answered a read with error 5", broken.socket, *EVERY_BYTE, "--discard")
 
