@@ -2,9 +2,6 @@
 // PARENT: the images that it stands on, nearest first.
 #include <libvhdi.h>
 
-#include <algorithm>
-#include <memory>
-
 #include "tests/support/libyal_dump.h"
 
 namespace underlay::libyal {
@@ -44,23 +41,10 @@ class VhdiFile {
   libvhdi_error_t* error_ = nullptr;
 };
 
-void dump(const std::vector<std::string>& arguments) {
-  std::vector<std::unique_ptr<VhdiFile>> chain;  // the root first: children are freed before it
-  for (size_t i = arguments.size() - 1; i-- > 0;) {
-    chain.push_back(std::make_unique<VhdiFile>(arguments[i]));
-    if (chain.size() > 1) chain.back()->set_parent(*chain[chain.size() - 2]);
-  }
-  VhdiFile& image = *chain.back();
-  copy_to(arguments.back(), image.size(), [&](char* buffer, size_t size, uint64_t offset) {
-    return image.read(buffer, size, offset);
-  });
-  while (!chain.empty()) chain.pop_back();
-}
-
 }  // namespace
 }  // namespace underlay::libyal
 
 int main(int argc, char** argv) {
   using namespace underlay::libyal;
-  return run(argc, argv, 2, "libvhdi-dump IMAGE [PARENT...] OUTPUT", dump);
+  return run(argc, argv, 2, "libvhdi-dump IMAGE [PARENT...] OUTPUT", dump_chain<VhdiFile>);
 }

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <fstream>
 #include <iostream>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -43,6 +44,22 @@ void copy_to(const std::string& output, uint64_t size, Read&& read) {
   }
   out.close();
   if (!out) throw std::runtime_error("cannot write " + output);
+}
+
+// The arguments are an image, the images that it stands on, nearest first, and the output. `Image`
+// is made of a path and has set_parent(Image&), size() and read(buffer, size, offset).
+template <class Image>
+void dump_chain(const std::vector<std::string>& arguments) {
+  std::vector<std::unique_ptr<Image>> chain;  // the root first: children are freed before it
+  for (size_t i = arguments.size() - 1; i-- > 0;) {
+    chain.push_back(std::make_unique<Image>(arguments[i]));
+    if (chain.size() > 1) chain.back()->set_parent(*chain[chain.size() - 2]);
+  }
+  Image& image = *chain.back();
+  copy_to(arguments.back(), image.size(), [&](char* buffer, size_t size, uint64_t offset) {
+    return image.read(buffer, size, offset);
+  });
+  while (!chain.empty()) chain.pop_back();
 }
 
 // Runs `dump(arguments)`. Exit 0 done, 1 failed, 2 usage.

@@ -52,12 +52,4 @@ Bytes VdiBuilder::build() const {
   return image;
 }
 
-Bytes pattern(size_t count, uint32_t seed) {
-  Bytes bytes(count);
-  for (size_t i = 0; i < count; ++i) {
-    bytes[i] = static_cast<std::byte>(1 + (i / 512 * 7 + i + seed * 31) % 251);
-  }
-  return bytes;
-}
-
 }  // namespace underlay::vdi::test

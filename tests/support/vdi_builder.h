@@ -7,10 +7,12 @@
 #include <vector>
 
 #include "io/bytes.h"
+#include "tests/support/test_bytes.h"
 
 namespace underlay::vdi::test {
 
-using Bytes = std::vector<std::byte>;
+using underlay::test::Bytes;
+using underlay::test::pattern;
 
 // Describes a VDI; build() makes its bytes as VirtualBox's VDICore.h has them (VDIPREHEADER,
 // VDIHEADER1). Blocks are small by default, so that a test can go through a file sector by sector.
@@ -33,8 +35,5 @@ struct VdiBuilder {
 
   Bytes build() const;
 };
-
-// `count` bytes that differ from sector to sector and from `seed` to `seed`.
-Bytes pattern(size_t count, uint32_t seed);
 
 }  // namespace underlay::vdi::test

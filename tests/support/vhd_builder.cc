@@ -45,22 +45,6 @@ uint64_t padded(uint64_t bytes) { return div_round_up(bytes, kSector) * kSector;
 
 }  // namespace
 
-Bytes pattern(size_t count, uint32_t seed) {
-  Bytes bytes(count);
-  uint32_t state = seed * 2654435761u + 1;
-  for (std::byte& byte : bytes) {
-    state = state * 1664525u + 1013904223u;
-    byte = static_cast<std::byte>(state >> 24);
-  }
-  return bytes;
-}
-
-Bytes utf16le(std::string_view text) {
-  Bytes bytes(text.size() * 2);
-  for (size_t i = 0; i < text.size(); ++i) bytes[2 * i] = static_cast<std::byte>(text[i]);
-  return bytes;
-}
-
 Bytes utf16be(std::string_view text) {
   Bytes bytes(text.size() * 2);
   for (size_t i = 0; i < text.size(); ++i) bytes[2 * i + 1] = static_cast<std::byte>(text[i]);

@@ -9,17 +9,14 @@
 #include <vector>
 
 #include "io/bytes.h"
+#include "tests/support/test_bytes.h"
 
 namespace underlay::vhd::test {
 
-using Bytes = std::vector<std::byte>;
-
-// `count` bytes that differ from sector to sector and from `seed` to `seed`.
-Bytes pattern(size_t count, uint32_t seed);
-
-// `text` (ASCII) as UTF-16.
-Bytes utf16le(std::string_view text);
-Bytes utf16be(std::string_view text);
+using underlay::test::Bytes;
+using underlay::test::pattern;
+using underlay::test::utf16le;
+Bytes utf16be(std::string_view text);  // ASCII
 
 // Describes a VHD; build() makes its bytes. Sizes are small by default, so that a test can go
 // through a file sector by sector. The footer is at 0 (sparse images) and at the end, the dynamic

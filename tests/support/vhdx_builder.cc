@@ -21,22 +21,6 @@ void seal_bytes(MutableByteSpan bytes) {
 
 }  // namespace
 
-Bytes pattern(size_t count, uint32_t seed) {
-  Bytes bytes(count);
-  uint32_t state = seed * 2654435761u + 1;
-  for (std::byte& byte : bytes) {
-    state = state * 1664525u + 1013904223u;
-    byte = static_cast<std::byte>(state >> 24);
-  }
-  return bytes;
-}
-
-Bytes utf16le(std::string_view text) {
-  Bytes bytes(text.size() * 2);
-  for (size_t i = 0; i < text.size(); ++i) bytes[2 * i] = static_cast<std::byte>(text[i]);
-  return bytes;
-}
-
 Guid guid(std::string_view text) { return parse_guid(text, GuidOrder::kLittleEndian).value(); }
 
 Bytes LogEntry::build(const Guid& log_guid) const {

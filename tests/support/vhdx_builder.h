@@ -11,14 +11,13 @@
 
 #include "formats/vhdx_layout.h"
 #include "tests/support/store_le.h"
+#include "tests/support/test_bytes.h"
 
 namespace underlay::vhdx::test {
 
-using Bytes = std::vector<std::byte>;
-
-// `count` bytes that differ from sector to sector and from `seed` to `seed`.
-Bytes pattern(size_t count, uint32_t seed);
-Bytes utf16le(std::string_view text);  // ASCII
+using underlay::test::Bytes;
+using underlay::test::pattern;
+using underlay::test::utf16le;
 Guid guid(std::string_view text);
 
 // One write of a log entry: 4096 bytes, or `zeros` bytes of zeros.

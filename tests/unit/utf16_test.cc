@@ -4,19 +4,13 @@
 
 #include <vector>
 
+#include "tests/support/test_bytes.h"
+
 namespace underlay {
 namespace {
 
-using Bytes = std::vector<std::byte>;
-
-Bytes units(std::initializer_list<uint16_t> list) {
-  Bytes bytes;
-  for (const uint16_t unit : list) {
-    bytes.push_back(static_cast<std::byte>(unit & 0xff));
-    bytes.push_back(static_cast<std::byte>(unit >> 8));
-  }
-  return bytes;
-}
+using test::Bytes;
+using test::units;
 
 std::optional<std::string> little(std::initializer_list<uint16_t> list) {
   return utf16_to_utf8(units(list), ByteOrder::kLittle);

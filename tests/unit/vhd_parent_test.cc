@@ -11,16 +11,9 @@
 namespace underlay::vhd::test {
 namespace {
 
-using Names = std::vector<std::string>;
+using underlay::test::units;
 
-Bytes units(std::initializer_list<uint16_t> list) {
-  Bytes bytes;
-  for (const uint16_t unit : list) {
-    bytes.push_back(static_cast<std::byte>(unit & 0xff));
-    bytes.push_back(static_cast<std::byte>(unit >> 8));
-  }
-  return bytes;
-}
+using Names = std::vector<std::string>;
 
 Bytes ascii(std::string_view text) { return Bytes(as_bytes(text).begin(), as_bytes(text).end()); }
 
