@@ -1,28 +1,16 @@
 // Any bytes as a file that holds an image (a tar archive, a compressed image): looking into it and
 // reading what is found must end, within bounded memory, in bytes or in an error of one line.
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 
 #include "formats/container.h"
 #include "formats/open_chain.h"
+#include "fuzz/rules.h"
 #include "io/memory_source.h"
 
 namespace underlay {
 namespace {
 
 constexpr uint64_t kMaxRead = 64 << 10;
-
-void require(bool holds, const char* rule) {
-  if (holds) return;
-  std::fprintf(stderr, "broken rule: %s\n", rule);
-  std::abort();
-}
-
-void check_error(const Error& error) {
-  const std::string line = error.to_string();
-  require(!line.empty() && printable(line, line.size()) == line, "an error is one printable line");
-}
 
 class NoFiles final : public NamedFiles {
  public:

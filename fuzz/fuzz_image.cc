@@ -1,13 +1,12 @@
 // Any bytes as an image of the format UNDERLAY_FUZZ_FORMAT: opening, mapping and reading must keep
 // the contract of formats/reader.h, within bounded time and memory. Aborts when they do not.
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 #include <limits>
 
 #include "formats/disk.h"
 #include "formats/format_table.h"
 #include "fuzz/image_of_input.h"
+#include "fuzz/rules.h"
 #include "io/memory_source.h"
 
 namespace underlay {
@@ -39,17 +38,6 @@ class RestOfImage final : public NamedFiles {
  private:
   std::shared_ptr<const Source> rest_;
 };
-
-void require(bool holds, const char* rule) {
-  if (holds) return;
-  std::fprintf(stderr, "broken rule: %s\n", rule);
-  std::abort();
-}
-
-void check_error(const Error& error) {
-  const std::string line = error.to_string();
-  require(!line.empty() && printable(line, line.size()) == line, "an error is one printable line");
-}
 
 void check_loaded(const Extent& extent, uint64_t offset) {
   require(extent.cluster_length > 0 && extent.cluster_start <= offset &&

@@ -3,37 +3,14 @@
 #include <cstring>
 
 namespace underlay::vdi::test {
-namespace {
-
-class NoFiles final : public NamedFiles {
- public:
-  Result<OpenedFile> open(const std::string&, std::string_view) const override {
-    return fail(ErrorKind::kNotFound, "there are no other files");
-  }
-};
-
-}  // namespace
 
 Opened open(std::shared_ptr<const Source> source) {
-  Opened opened;
   OpenOptions options;
   options.format = "vdi";
-  opened.disk = open_disk(OpenedFile{.source = std::move(source), .path = "top"}, options,
-                          NoFiles(), *opened.caches);
-  return opened;
+  return underlay::test::open_as(options, std::move(source), underlay::test::MemoryFiles());
 }
 
 Opened open(const Bytes& image) { return open(std::make_shared<MemorySource>(image)); }
-
-Result<Bytes> read(const Opened& opened, uint64_t offset, size_t length) {
-  Bytes bytes(length, std::byte{0xcc});
-  TRY(opened->read(offset, bytes));
-  return bytes;
-}
-
-Bytes read_all(const Opened& opened) {
-  return read(opened, 0, static_cast<size_t>(opened->size())).value();
-}
 
 VdiBuilder dynamic() {
   VdiBuilder builder;

@@ -4,38 +4,15 @@
 
 namespace underlay::vhd::test {
 
-void MemoryFiles::add(const std::string& name, const Bytes& bytes) {
-  files_[name] = std::make_shared<MemorySource>(bytes, name);
-}
-
-Result<OpenedFile> MemoryFiles::open(const std::string&, std::string_view name) const {
-  const auto file = files_.find(std::string(name));
-  if (file == files_.end()) return fail(ErrorKind::kNotFound, "no file {}", name);
-  return OpenedFile{.source = file->second, .path = file->first};
-}
-
 Opened open(std::shared_ptr<const Source> source, const NamedFiles& files,
             ImageOptions::VhdSize size) {
-  Opened opened;
   OpenOptions options{.format = "vpc", .backing_format = "", .image = {}};
   options.image.vhd_size = size;
-  opened.disk = open_disk(OpenedFile{.source = std::move(source), .path = "top"}, options, files,
-                          *opened.caches);
-  return opened;
+  return underlay::test::open_as(options, std::move(source), files);
 }
 
 Opened open(const Bytes& image, const NamedFiles& files, ImageOptions::VhdSize size) {
   return open(std::make_shared<MemorySource>(image), files, size);
-}
-
-Result<Bytes> read(const Opened& opened, uint64_t offset, size_t length) {
-  Bytes bytes(length, std::byte{0xcc});
-  TRY(opened->read(offset, bytes));
-  return bytes;
-}
-
-Bytes read_all(const Opened& opened) {
-  return read(opened, 0, static_cast<size_t>(opened->size())).value();
 }
 
 VhdBuilder dynamic() {

@@ -9,39 +9,21 @@
 #include "io/confined_open.h"
 #include "io/faulty_source.h"
 #include "io/memory_source.h"
+#include "tests/support/opened_disk.h"
 #include "tests/support/vhd_builder.h"
 
 namespace underlay::vhd::test {
 
-// The files that images name.
-class MemoryFiles final : public NamedFiles {
- public:
-  void add(const std::string& name, const Bytes& bytes);
-  Result<OpenedFile> open(const std::string& namer, std::string_view name) const override;
-
- private:
-  std::map<std::string, std::shared_ptr<const Source>> files_;
-};
-
-// An opened image, and what outlives it.
-struct Opened {
-  std::unique_ptr<Caches> caches = std::make_unique<Caches>();
-  Result<OpenedDisk> disk = fail(ErrorKind::kUsage, "not opened");
-
-  const Disk* operator->() const { return disk.value().disk.get(); }
-  explicit operator bool() const { return disk.has_value(); }
-  // Why it was refused; kUsage, which no image leads to, when it was not.
-  ErrorKind error() const { return disk ? ErrorKind::kUsage : disk.error().kind; }
-};
+using underlay::test::MemoryFiles;
+using underlay::test::Opened;
+using underlay::test::read;
+using underlay::test::read_all;
 
 // Opens an image as "vpc".
 Opened open(std::shared_ptr<const Source> source, const NamedFiles& files = MemoryFiles(),
             ImageOptions::VhdSize size = ImageOptions::VhdSize::kByCreator);
 Opened open(const Bytes& image, const NamedFiles& files = MemoryFiles(),
             ImageOptions::VhdSize size = ImageOptions::VhdSize::kByCreator);
-
-Result<Bytes> read(const Opened& opened, uint64_t offset, size_t length);
-Bytes read_all(const Opened& opened);
 
 constexpr uint32_t kBlock = 4096;
 constexpr uint64_t kSize = 5 * kBlock + kBlock / 2;

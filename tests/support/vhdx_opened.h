@@ -8,60 +8,23 @@
 #include "formats/open_chain.h"
 #include "io/faulty_source.h"
 #include "io/memory_source.h"
+#include "tests/support/opened_disk.h"
 #include "tests/support/vhdx_builder.h"
 
 namespace underlay::vhdx::test {
 
-// The files that images name.
-class MemoryFiles final : public NamedFiles {
- public:
-  void add(const std::string& name, const Bytes& bytes) {
-    files_[name] = std::make_shared<MemorySource>(bytes, name);
-  }
-  Result<OpenedFile> open(const std::string&, std::string_view name) const override {
-    const auto file = files_.find(std::string(name));
-    if (file == files_.end()) return fail(ErrorKind::kNotFound, "no file {}", name);
-    return OpenedFile{.source = file->second, .path = file->first};
-  }
-
- private:
-  std::map<std::string, std::shared_ptr<const Source>> files_;
-};
-
-// An opened image, and what outlives it.
-struct Opened {
-  std::unique_ptr<Caches> caches = std::make_unique<Caches>();
-  Result<OpenedDisk> disk = fail(ErrorKind::kUsage, "not opened");
-
-  const Disk* operator->() const { return disk.value().disk.get(); }
-  explicit operator bool() const { return disk.has_value(); }
-  const Reader& reader() const { return *disk.value().disk->layers().front().reader; }
-  // Why it was refused; kUsage, which no image leads to, when it was not.
-  ErrorKind error() const { return disk ? ErrorKind::kUsage : disk.error().kind; }
-  bool says(std::string_view words) const {
-    return !disk && disk.error().message.find(words) != std::string::npos;
-  }
-};
+using underlay::test::MemoryFiles;
+using underlay::test::Opened;
+using underlay::test::read;
+using underlay::test::read_all;
 
 inline Opened open(std::shared_ptr<const Source> source, const NamedFiles& files = MemoryFiles()) {
-  Opened opened;
   OpenOptions options;
   options.format = "vhdx";
-  opened.disk = open_disk(OpenedFile{.source = std::move(source), .path = "top"}, options, files,
-                          *opened.caches);
-  return opened;
+  return underlay::test::open_as(options, std::move(source), files);
 }
 inline Opened open(const Bytes& image, const NamedFiles& files = MemoryFiles()) {
   return open(std::make_shared<MemorySource>(image), files);
-}
-
-inline Result<Bytes> read(const Opened& opened, uint64_t offset, size_t length) {
-  Bytes bytes(length, std::byte{0xcc});
-  TRY(opened->read(offset, bytes));
-  return bytes;
-}
-inline Bytes read_all(const Opened& opened) {
-  return read(opened, 0, static_cast<size_t>(opened->size())).value();
 }
 
 constexpr uint32_t kBlock = 1 << 20;

@@ -3,26 +3,14 @@
 
 #include "server/limits.h"
 #include "server/options.h"
+#include "tests/support/parsed_options.h"
 
 namespace underlay {
 namespace {
 
-using Words = std::vector<std::string>;
-
-Options parsed(const Words& words) {
-  const auto line = parse_command_line(words);
-  REQUIRE_MESSAGE(line, (line ? std::string() : line.error().to_string()));
-  return line->options;
-}
-
-void check_refused(const Words& words, ErrorKind kind, const std::string& part_of_message) {
-  const auto line = parse_command_line(words);
-  INFO(fmt::format("{}", fmt::join(words, " ")));
-  REQUIRE_FALSE(line);
-  const std::string message = line.error().to_string();
-  CHECK(line.error().kind == kind);
-  CHECK_MESSAGE(message.find(part_of_message) != std::string::npos, message);
-}
+using test::check_refused;
+using test::parsed;
+using test::Words;
 
 }  // namespace
 

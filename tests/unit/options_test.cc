@@ -12,28 +12,14 @@
 #include "formats/format_table.h"
 #include "server/option_rules.h"
 #include "server/usage.h"
+#include "tests/support/parsed_options.h"
 
 namespace underlay {
 namespace {
 
-using Words = std::vector<std::string>;
-
-Options parsed(const Words& words) {
-  const auto line = parse_command_line(words);
-  REQUIRE_MESSAGE(line, (line ? std::string() : line.error().to_string()));
-  CHECK(line->action == CommandLine::Action::kServe);
-  return line->options;
-}
-
-void check_refused(const Words& words, ErrorKind kind, const std::string& part_of_message) {
-  const auto line = parse_command_line(words);
-  INFO(fmt::format("{}", fmt::join(words, " ")));
-  REQUIRE_FALSE(line);
-  const std::string message = line.error().to_string();
-  CHECK(line.error().kind == kind);
-  CHECK_MESSAGE(message.find(part_of_message) != std::string::npos, message);
-  CHECK(message.find('\n') == std::string::npos);
-}
+using test::check_refused;
+using test::parsed;
+using test::Words;
 
 void check_usage_error(const Words& words, const std::string& part_of_message) {
   check_refused(words, ErrorKind::kUsage, part_of_message);
