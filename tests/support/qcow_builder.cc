@@ -1,12 +1,11 @@
 #include "tests/support/qcow_builder.h"
 
 #include <doctest/doctest.h>
-#include <zlib.h>
 
 #include <algorithm>
-#include <stdexcept>
 
 #include "io/memory_source.h"
+#include "tests/support/qcow2_builder.h"
 
 namespace underlay::qcow::test {
 namespace {
@@ -16,22 +15,8 @@ constexpr uint64_t kCompressed = uint64_t{1} << 63;
 
 }  // namespace
 
-Bytes deflated(ByteSpan bytes) {
-  Bytes packed(bytes.size() + 256);
-  z_stream stream{};
-  if (deflateInit2(&stream, 9, Z_DEFLATED, -12, 9, Z_DEFAULT_STRATEGY) != Z_OK) {
-    throw std::runtime_error("deflateInit2");
-  }
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(bytes.data()));
-  stream.avail_in = static_cast<uInt>(bytes.size());
-  stream.next_out = reinterpret_cast<Bytef*>(packed.data());
-  stream.avail_out = static_cast<uInt>(packed.size());
-  const int status = deflate(&stream, Z_FINISH);
-  packed.resize(stream.total_out);
-  deflateEnd(&stream);
-  if (status != Z_STREAM_END) throw std::runtime_error("deflate");
-  return packed;
-}
+// Version 1 and 2 deflate alike.
+Bytes deflated(ByteSpan bytes) { return pack(Codec::kDeflate, bytes, 12); }
 
 QcowBuilder::QcowBuilder(const Options& options)
     : file(kHeader), truth(options.size), options_(options) {
