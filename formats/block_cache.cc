@@ -51,6 +51,7 @@ BlockCache::Handle BlockCache::find_locked(Shard& shard, const HashedKey& key) {
   const auto found = shard.index.find(key);
   if (found == shard.index.end() || found->second->queue == Queue::kGone) return nullptr;
   Entry& entry = *found->second;
+  ++shard.hits;
   if (shard.last_used != &entry) ++shard.time;
   shard.last_used = &entry;
   if (shard.time - entry.counted >= kOneUse) {
@@ -88,6 +89,7 @@ Result<BlockCache::Handle> BlockCache::load_once(Key key, size_t size, const Loa
       if (other->block) return other->block;
       // A failure is told to the one who loaded: who waited tries for himself.
     }
+    ++shard.loads_begun;
     shard.loads.push_back(mine);
   }
   std::shared_ptr<Block> block;
@@ -194,13 +196,15 @@ void BlockCache::forget_oldest(Shard& shard) {
   shard.gone.erase(oldest);
 }
 
-uint64_t BlockCache::used() const {
-  uint64_t sum = memory_.kept();
+BlockCache::Counts BlockCache::counts() const {
+  Counts counts{.used = memory_.kept()};
   for (const auto& shard : shards_) {
     const std::lock_guard lock(shard->mutex);
-    sum += taken(*shard);
+    counts.hits += shard->hits;
+    counts.loads += shard->loads_begun;
+    counts.used += taken(*shard);
   }
-  return sum;
+  return counts;
 }
 
 }  // namespace underlay

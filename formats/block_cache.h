@@ -61,8 +61,13 @@ class BlockCache {
     return load_once(key, size, std::ref(load));
   }
 
-  // Of the budget, what is taken now.
-  uint64_t used() const;
+  struct Counts {
+    uint64_t hits = 0;   // blocks that were there when they were asked for
+    uint64_t loads = 0;  // those that had to be loaded
+    uint64_t used = 0;   // bytes of the budget that are taken now
+  };
+  Counts counts() const;
+  uint64_t used() const { return counts().used; }
 
  private:
   // With its hash, which chooses the shard too.
@@ -96,6 +101,7 @@ class BlockCache {
     std::unordered_map<HashedKey, Entries::iterator, KeyHash> index;
     Entries first, main, gone;
     uint64_t first_cost = 0, main_cost = 0, gone_cost = 0;
+    uint64_t hits = 0, loads_begun = 0;
     uint32_t time = 0;  // ticks when another block is used than the one before
     const Entry* last_used = nullptr;
     std::vector<std::shared_ptr<Load>> loads;
@@ -120,6 +126,13 @@ class BlockCache {
   std::vector<std::unique_ptr<Shard>> shards_;
 };
 
+// What unpacking clusters has cost. Thread-safe.
+struct UnpackCounts {
+  std::atomic<uint64_t> clusters = 0;
+  std::atomic<uint64_t> bytes = 0;  // once unpacked
+  std::atomic<uint64_t> nanoseconds = 0;
+};
+
 // The caches that all images of a program share.
 struct Caches {
   struct Budget {
@@ -139,6 +152,7 @@ struct Caches {
   ExtentCache extents;
   BlockCache tables;
   BlockCache clusters;
+  UnpackCounts unpacking;
   ByteBudget read_ahead;  // of the bytes in `clusters`: what may be unpacked before it is asked for
 
  private:

@@ -1,7 +1,7 @@
 #include "formats/compressed.h"
 
-#include "formats/xz_blocks.h"
-#include "formats/zstd_frames.h"
+#include "formats/container/xz_blocks.h"
+#include "formats/container/zstd_frames.h"
 
 namespace underlay {
 namespace {

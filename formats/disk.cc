@@ -2,16 +2,25 @@
 
 #include <algorithm>
 #include <cassert>
+#include <chrono>
 #include <cstring>
 
 namespace underlay {
 namespace {
 
+void count_unpacked(uint64_t bytes, std::chrono::nanoseconds time, UnpackCounts& counts) {
+  counts.clusters.fetch_add(1, std::memory_order_relaxed);
+  counts.bytes.fetch_add(bytes, std::memory_order_relaxed);
+  counts.nanoseconds.fetch_add(static_cast<uint64_t>(time.count()), std::memory_order_relaxed);
+}
+
 // What the file system knows to be a hole reads as zeros.
 void look_for_hole(Extent& extent) {
   const SourceRun run = extent.source->run_at(extent.source_offset, extent.length);
   extent.length = run.length;
-  if (run.hole) extent.kind = Extent::Kind::kZero;
+  if (!run.hole) return;
+  extent.kind = Extent::Kind::kZero;
+  extent.reserved = run.reserved;
 }
 
 // How much of a disk one remembered run serves. A cluster is mostly one run, and often many of them
@@ -63,6 +72,7 @@ bool ZeroRuns::add(uint64_t offset, uint64_t length) {
 
 Disk::Disk(std::vector<Layer> layers, Caches& caches, uint64_t start)
     : layers_(std::move(layers)),
+      layer_bytes_(layers_.size()),
       caches_(caches),
       start_(start),
       size_(round_up(unpadded_size(), kSectorBytes).value_or(unpadded_size())),
@@ -160,10 +170,12 @@ Result<void> Disk::read(uint64_t offset, MutableByteSpan out, ZeroRuns* zeros) c
         break;
       case Extent::Kind::kData:
         TRY(extent.source->read_at(extent.source_offset, part));
+        note_read(extent, part.size());
         break;
       case Extent::Kind::kCompressed:
       case Extent::Kind::kCopied:
         copy_bytes(part_of_cluster(*TRY(unpacked(extent)), extent, offset + done), part);
+        note_read(extent, part.size());
         break;
       case Extent::Kind::kParent:
         assert(false && "map() resolves parents");
@@ -197,11 +209,13 @@ size_t Disk::read_from_memory(uint64_t offset, MutableByteSpan out, ZeroRuns* ze
       }
     } else if (extent->kind == Extent::Kind::kData) {
       const size_t got = extent->source->read_cached(extent->source_offset, part);
+      note_read(*extent, got);
       if (got < part.size()) return done + got;
     } else {
       const BlockCache::Handle cluster = find_unpacked(*extent);
       if (!cluster) return done;
       copy_bytes(part_of_cluster(*cluster, *extent, offset + done), part);
+      note_read(*extent, part.size());
     }
     done += part.size();
   }
@@ -215,7 +229,10 @@ BlockCache::Handle Disk::find_unpacked(const Extent& extent) const {
 Result<BlockCache::Handle> Disk::unpacked(const Extent& extent) const {
   return caches_.clusters.get(
       cluster_key(extent), extent.cluster_length, [&](MutableByteSpan cluster) {
-        return layers_[extent.depth - 1u].reader->load_cluster(extent, cluster);
+        const auto begun = std::chrono::steady_clock::now();
+        auto loaded = layers_[extent.depth - 1u].reader->load_cluster(extent, cluster);
+        count_unpacked(cluster.size(), std::chrono::steady_clock::now() - begun, caches_.unpacking);
+        return loaded;
       });
 }
 

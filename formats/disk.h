@@ -3,8 +3,10 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "formats/reader.h"
@@ -15,6 +17,7 @@ namespace underlay {
 struct Layer {
   std::unique_ptr<const Reader> reader;
   std::string path;
+  std::string_view format = {};  // Format::name
 };
 
 // Parts of a read that are known to be zeros, so that a reply may send them as holes. A fixed
@@ -93,6 +96,15 @@ class Disk {
 
   Caches& caches() const { return caches_; }
 
+  // Somebody has taken `bytes` of an extent that map() gave to a client by another way than read()
+  // and read_from_memory().
+  void note_read(const Extent& extent, uint64_t bytes) const {
+    layer_bytes_[extent.depth - 1u].fetch_add(bytes, std::memory_order_relaxed);
+  }
+  // Stored bytes of that layer that were read, zeros not among them. REQUIRES: layer <
+  // layers().size().
+  uint64_t bytes_read(size_t layer) const { return layer_bytes_[layer]; }
+
   // Fails when the content of a file of the chain is no longer what was opened. May block.
   Result<void> check_unchanged() const;
   // A file of the chain whose name now leads to another file (or nowhere), or null. May block.
@@ -107,6 +119,7 @@ class Disk {
 
   std::vector<Layer> layers_;
   std::vector<uint64_t> cluster_owners_;  // one for each layer
+  mutable std::vector<std::atomic<uint64_t>> layer_bytes_;
   Caches& caches_;
   uint64_t start_;
   uint64_t size_;

@@ -27,9 +27,11 @@ struct Extent {
   uint16_t depth = 0;     // set by Disk: 1 = the top image, 2 = its parent, ...; 0 = in no image
   uint64_t length = 0;    // guest bytes from the offset that was asked for, > 0
 
-  const Source* source = nullptr;  // kData, kCompressed; kCopied: where an error is said to be
-  // kData: where the byte that was asked for lies. kCompressed: where the stored cluster begins.
-  // kCopied: what the reader wants to find there again.
+  // kData, kCompressed; kCopied: where an error is said to be; kZero: null, but for the hole of a
+  // file that Disk::map() found there.
+  const Source* source = nullptr;
+  // kData: where the byte that was asked for lies, of a hole as well. kCompressed: where the stored
+  // cluster begins. kCopied: what the reader wants to find there again.
   uint64_t source_offset = 0;
 
   // kCompressed, kCopied. `length` ends with the cluster at the latest.

@@ -3,15 +3,15 @@
 #include <algorithm>
 #include <array>
 
-#include "formats/libyal_reader.h"
-#include "formats/qcow.h"
-#include "formats/qcow2.h"
-#include "formats/qcow2_encryption.h"
-#include "formats/raw.h"
-#include "formats/vdi.h"
-#include "formats/vhd.h"
-#include "formats/vhdx.h"
-#include "formats/vmdk.h"
+#include "formats/libyal/libyal_reader.h"
+#include "formats/qcow/qcow.h"
+#include "formats/qcow2/qcow2.h"
+#include "formats/qcow2/qcow2_encryption.h"
+#include "formats/raw/raw.h"
+#include "formats/vdi/vdi.h"
+#include "formats/vhd/vhd.h"
+#include "formats/vhdx/vhdx.h"
+#include "formats/vmdk/vmdk.h"
 
 namespace underlay {
 namespace {

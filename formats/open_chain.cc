@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "formats/container.h"
-#include "formats/format_table.h"
 #include "io/file_source.h"
 
 namespace underlay {
@@ -48,9 +46,9 @@ class FilesOfImages final : public NamedFiles {
   const NamedFiles& files_;
 };
 
-Result<OpenedFile> open_named_by_operator(const std::string& path) {
+Result<OpenedFile> open_named_by_operator(const std::string& path, FileSharing sharing) {
   OpenedFile file;
-  file.source = TRY(open_file_source(path));
+  file.source = TRY(open_file_source(path, sharing));
   file.path = TRY(with_resolved_folder(path));
   return file;
 }
@@ -68,12 +66,13 @@ Result<bool> is_meant(const std::string& stated, const std::string& path) {
 // One opening: what the layers share.
 class ChainOpener {
  public:
-  ChainOpener(const OpenOptions& options, const NamedFiles& files, Caches& caches)
-      : options_(options), files_(files), caches_(caches) {}
+  ChainOpener(const OpenOptions& options, const NamedFiles& files, Caches& caches,
+              const ChainVisitor& visit)
+      : options_(options), files_(files), caches_(caches), visit_(visit) {}
 
   Result<OpenedDisk> open(OpenedFile top) {
-    const ChosenFormat chosen = TRY(choose_top_format(*top.source, top.path));
-    TRY(add_layer(std::move(top), *chosen.format, options_.image));
+    const Format* const format = TRY(top_format(*top.source, top.path, options_.format, warnings_));
+    TRY(add_layer(std::move(top), *format, options_.image));
     while (const auto link = layers_.back().reader->parent()) {
       if (layers_.size() == kMaxChainDepth) {
         return in_file(fail(ErrorKind::kLimit, "the chain has more than {} images", kMaxChainDepth),
@@ -92,26 +91,6 @@ class ChainOpener {
   }
 
  private:
-  Result<ChosenFormat> choose_top_format(const Source& source, const std::string& path) {
-    if (!options_.format.empty()) {
-      return ChosenFormat{.format = TRY(named_format(options_.format, path))};
-    }
-    const Guess guess = TRY(guess_format(source));
-    if (guess.format != nullptr) return ChosenFormat{.format = guess.format, .guessed = true};
-    if (!guess.damaged.empty()) {
-      return in_file(
-          fail(ErrorKind::kMalformed,
-               "looks like a damaged image of format {}; -f raw serves the file as it is",
-               guess.damaged),
-          path);
-    }
-    warnings_.push_back(
-        fmt::format("{}: Image format was not specified and probing guessed raw; specify the "
-                    "format with -f raw",
-                    printable(path)));
-    return ChosenFormat{.format = find_format(kRawFormat), .guessed = true};
-  }
-
   Result<ChosenFormat> choose_parent_format(const Layer& child, const ParentLink& link,
                                             const OpenedFile& file) {
     if (link.format) return ChosenFormat{.format = TRY(named_format(*link.format, child.path))};
@@ -141,6 +120,8 @@ class ChainOpener {
   }
 
   Result<void> add_parent(const ParentLink& link) {
+    // Before anything else is opened, so that an audit, which opens nothing else, hears of it.
+    if (link.format) TRY(named_format(*link.format, layers_.back().path));
     OpenedFile file = TRY(open_parent(layers_.back().path, link.names));
     const ChosenFormat chosen = TRY(choose_parent_format(layers_.back(), link, file));
     TRY(add_layer(std::move(file), *chosen.format, options_of_parent(link)));
@@ -181,7 +162,7 @@ class ChainOpener {
   Result<OpenedFile> open_parent(const std::string& child, const std::vector<std::string>& names) {
     for (const ParentPath& stated : options_.parents) {
       if (!TRY(is_meant(stated.child, child))) continue;
-      auto opened = open_named_by_operator(stated.path);
+      auto opened = open_named_by_operator(stated.path, options_.sharing);
       if (!opened) {
         return with_context(missing_named_file(std::move(opened).error()), "--parent: ");
       }
@@ -237,6 +218,7 @@ class ChainOpener {
           file.path);
     }
 
+    if (visit_) TRY(visit_({.file = file, .format = format, .options = image_options}));
     const FilesOfImages files(files_);
     std::vector<std::string> warnings;
     const ImageToOpen image{.source = std::move(file.source),
@@ -250,25 +232,25 @@ class ChainOpener {
     for (const std::string& warning : warnings) {
       warnings_.push_back(printable(file.path + ": " + warning));
     }
-    layers_.push_back(Layer{.reader = *std::move(reader), .path = file.path});
+    layers_.push_back(
+        Layer{.reader = *std::move(reader), .path = file.path, .format = format.name});
     return {};
   }
 
   const OpenOptions& options_;
   const NamedFiles& files_;
   Caches& caches_;
+  const ChainVisitor& visit_;
   std::vector<Layer> layers_;
   std::vector<FileIdentity> seen_;
   std::vector<std::string> warnings_;
 };
 
-// `member`: of the archive that `top` is, "" for the only disk.
-Result<OpenedDisk> open_member_disk(OpenedFile top, std::string_view member,
-                                    const OpenOptions& options, const NamedFiles& files,
-                                    Caches& caches) {
-  ContainedImage image = TRY(look_into(std::move(top), options.format, member, caches));
+Result<OpenedDisk> open_contained(ContainedImage image, const OpenOptions& options,
+                                  const NamedFiles& files, Caches& caches,
+                                  const ChainVisitor& visit) {
   const NamedFiles& lookup = image.files ? *image.files : files;
-  OpenedDisk opened = TRY(ChainOpener(options, lookup, caches).open(std::move(image.file)));
+  OpenedDisk opened = TRY(ChainOpener(options, lookup, caches, visit).open(std::move(image.file)));
   const Disk& disk = *opened.disk;
   if (disk.size() != disk.unpadded_size()) {
     opened.warnings.push_back(fmt::format(
@@ -280,22 +262,46 @@ Result<OpenedDisk> open_member_disk(OpenedFile top, std::string_view member,
 
 }  // namespace
 
-Result<OpenedDisk> open_disk(OpenedFile top, const OpenOptions& options, const NamedFiles& files,
-                             Caches& caches) {
-  return open_member_disk(std::move(top), "", options, files, caches);
+Result<const Format*> top_format(const Source& source, const std::string& path,
+                                 const std::string& stated, std::vector<std::string>& warnings) {
+  if (!stated.empty()) return named_format(stated, path);
+  const Guess guess = TRY(guess_format(source));
+  if (guess.format != nullptr) return guess.format;
+  if (!guess.damaged.empty()) {
+    return in_file(fail(ErrorKind::kMalformed,
+                        "looks like a damaged image of format {}; -f raw serves the file as it is",
+                        guess.damaged),
+                   path);
+  }
+  warnings.push_back(
+      fmt::format("{}: Image format was not specified and probing guessed raw; specify the format "
+                  "with -f raw",
+                  printable(path)));
+  return find_format(kRawFormat);
 }
 
-Result<OpenedDisk> open_disk(const std::string& path, const OpenOptions& options,
-                             const NamedFiles& files, Caches& caches) {
-  auto top = open_named_by_operator(path);
-  if (top) return open_disk(*std::move(top), options, files, caches);
+Result<ContainedImage> open_top_file(const std::string& path, const OpenOptions& options,
+                                     Caches& caches) {
+  auto top = open_named_by_operator(path, options.sharing);
+  if (top) return look_into(*std::move(top), options.format, "", caches);
   if (const auto split = split_member_path(path);
       split && top.error().kind == ErrorKind::kNotFound) {
-    if (auto archive = open_named_by_operator(split->file)) {
-      return open_member_disk(*std::move(archive), split->member, options, files, caches);
+    if (auto archive = open_named_by_operator(split->file, options.sharing)) {
+      return look_into(*std::move(archive), options.format, split->member, caches);
     }
   }
   return Failure(std::move(top).error());
+}
+
+Result<OpenedDisk> open_disk(OpenedFile top, const OpenOptions& options, const NamedFiles& files,
+                             Caches& caches, const ChainVisitor& visit) {
+  return open_contained(TRY(look_into(std::move(top), options.format, "", caches)), options, files,
+                        caches, visit);
+}
+
+Result<OpenedDisk> open_disk(const std::string& path, const OpenOptions& options,
+                             const NamedFiles& files, Caches& caches, const ChainVisitor& visit) {
+  return open_contained(TRY(open_top_file(path, options, caches)), options, files, caches, visit);
 }
 
 }  // namespace underlay

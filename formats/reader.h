@@ -9,8 +9,8 @@
 
 #include "formats/block_cache.h"
 #include "formats/dirty_bitmap.h"
+#include "formats/encryption/secret.h"
 #include "formats/extent.h"
-#include "formats/secret.h"
 #include "io/confined_open.h"
 #include "io/source.h"
 

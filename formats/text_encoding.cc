@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <memory>
 #include <optional>
+#include <vector>
 
 namespace underlay {
 namespace {
@@ -110,6 +112,18 @@ Result<std::string> to_utf8(std::string_view text, std::string_view encoding) {
   if (converted) return *std::move(converted);
   return fail(ErrorKind::kMalformed, "\"{}\" is no text in the encoding {}", printable(text, 200),
               printable(encoding, 80));
+}
+
+void load_text_encodings() {
+  // The C library unloads a converter that nobody has open.
+  static const std::vector<std::unique_ptr<const Converter>> kept = [] {
+    std::vector<std::unique_ptr<const Converter>> converters;
+    for (const Encoding& encoding : kEncodings) {
+      converters.push_back(std::make_unique<const Converter>(encoding.iconv_name));
+    }
+    return converters;
+  }();
+  (void)kept;
 }
 
 }  // namespace underlay

@@ -15,4 +15,8 @@ bool is_ascii(std::string_view text);
 // in it. Thread-safe.
 Result<std::string> to_utf8(std::string_view text, std::string_view encoding);
 
+// Loads what to_utf8() needs of the C library for each encoding, for good: for a process that may
+// open no files later. Thread-safe.
+void load_text_encodings();
+
 }  // namespace underlay

@@ -52,4 +52,10 @@ std::optional<std::string> utf16_to_utf8(ByteSpan bytes, ByteOrder order) {
   return text;
 }
 
+std::string utf16_field(ByteSpan bytes, ByteOrder order) {
+  size_t units = 0;
+  while (units < bytes.size() / 2 && utf16_unit(bytes, units, order) != 0) ++units;
+  return utf16_to_utf8(bytes.first(units * 2), order).value_or("");
+}
+
 }  // namespace underlay

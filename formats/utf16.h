@@ -17,4 +17,7 @@ char32_t utf16_unit(ByteSpan bytes, size_t index, ByteOrder order);
 // bytes, a surrogate without its other half, a NUL inside.
 std::optional<std::string> utf16_to_utf8(ByteSpan bytes, ByteOrder order);
 
+// The text in a field of fixed length, up to its first NUL; "" for what is none.
+std::string utf16_field(ByteSpan bytes, ByteOrder order);
+
 }  // namespace underlay

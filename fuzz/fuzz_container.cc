@@ -2,7 +2,7 @@
 // reading what is found must end, within bounded memory, in bytes or in an error of one line.
 #include <algorithm>
 
-#include "formats/container.h"
+#include "formats/container/container.h"
 #include "formats/open_chain.h"
 #include "fuzz/rules.h"
 #include "io/memory_source.h"
@@ -39,7 +39,10 @@ void run(ByteSpan bytes) {
   const auto source =
       std::make_shared<MemorySource>(std::vector<std::byte>(bytes.begin(), bytes.end()), "file");
   Caches caches(Caches::Budget{.tables = 1 << 20, .clusters = 4 << 20});
-  const auto image = look_into(OpenedFile{.source = source, .path = "file"}, "", "", caches);
+  const OpenedFile file{.source = source, .path = "file"};
+  const auto member = look_into(file, "", "disk.vmdk", caches);
+  if (!member) check_error(member.error());
+  const auto image = look_into(file, "", "", caches);
   if (!image) return check_error(image.error());
   const NoFiles outside;
   const NamedFiles& files = image->files ? *image->files : outside;

@@ -1,14 +1,14 @@
 // Any bytes as what an NBD client says: the handshake and the requests after it must keep the
-// contracts of server/handshake.h and server/request.h, within bounded memory. The first byte of
-// the input chooses what the server offers and in what pieces it hears. Aborts when a rule breaks.
+// contracts of server/handshake.h, request.h, reply.h and block_status.h, within bounded memory.
+// The first byte of the input chooses what the server offers and in what pieces it hears. Aborts
+// when a rule breaks.
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
 #include <string>
 
+#include "fuzz/reply_rules.h"
+#include "fuzz/rules.h"
 #include "server/handshake.h"
 #include "server/limits.h"
-#include "server/reply.h"
 #include "server/request.h"
 #include "tests/support/heap.h"
 
@@ -17,15 +17,8 @@ namespace {
 
 using Need = Handshake::Need;
 
-constexpr uint64_t kExportSize = (64ull << 20) + 512;
 // What one connection may cost beside its replies: an option's data and what it is parsed to.
 constexpr size_t kMemory = 2 * limits::kStoredOption + (64 << 10);
-
-void require(bool holds, const char* rule) {
-  if (holds) return;
-  std::fprintf(stderr, "broken rule: %s\n", rule);
-  std::abort();
-}
 
 // What the server said since the last check; its memory is given back.
 void check_answers(WireBuffer& out) {
@@ -45,7 +38,7 @@ void check_answers(WireBuffer& out) {
 }
 
 void answer_need(Handshake& handshake, WireBuffer& out) {
-  const ExportDescription found{.name = "disk", .description = "a disk", .size = kExportSize};
+  const ExportDescription found = fuzzed_export().describe();
   if (handshake.need() == Need::kExportList) return handshake.exports_listed({found}, out);
   if (handshake.need() != Need::kExport) return;
   const std::string& wanted = handshake.wanted_export();
@@ -69,6 +62,10 @@ void negotiate(Handshake& handshake, size_t piece, ByteSpan& input) {
     require(used <= part.size(), "no more is consumed than there is");
     require(used == part.size() || handshake.need() != Need::kInput, "all input is consumed");
     input = input.subspan(used);
+    if (handshake.need() == Need::kTls) {
+      check_answers(out);
+      handshake.encrypted();  // what follows counts as what was decrypted
+    }
     if (handshake.need() == Need::kExport || handshake.need() == Need::kExportList) {
       answer_need(handshake, out);
       require(handshake.need() != Need::kExport && handshake.need() != Need::kExportList,
@@ -85,30 +82,23 @@ void check_request(const Request& request, const Negotiated& negotiated) {
   require(payload == 0 || request.command == nbd::Command::kWrite ||
               (negotiated.extended && (request.flags & nbd::kCommandPayloadLength) != 0),
           "only WRITE and stated payloads follow a request");
-  std::array<std::byte, ReplyWriter::kMaxError> room;
-  const ReplyWriter writer(negotiated, request);
-  const nbd::WireError error = validate_request(request, negotiated, kExportSize);
-  if (error != nbd::WireError::kNone) {
-    require(writer.put_error(room, error, "refused") <= room.size(), "an error fits");
-    return;
-  }
+  const nbd::WireError error = validate_request(request, negotiated, fuzzed_export().size());
+  if (error != nbd::WireError::kNone) return check_refusal(request, negotiated, error);
   require(request.command != nbd::Command::kWrite && request.command != nbd::Command::kTrim &&
               request.command != nbd::Command::kWriteZeroes,
           "nothing is written");
-  if (request.command == nbd::Command::kFlush) return;
-  require(request.length <= kExportSize && request.offset <= kExportSize - request.length,
-          "a valid request lies within the export");
-  if (request.command != nbd::Command::kRead) return;
-  require(request.length <= nbd::kMaxPayload, "a read has a bounded length");
-  require(
-      writer.put_data_header(room, request.offset, request.length, true) <= ReplyWriter::kMaxHeader,
-      "a header fits");
+  if (request.command != nbd::Command::kFlush) {
+    require(range_within(request.offset, request.length, fuzzed_export().size()),
+            "a valid request lies within the export");
+  }
+  require(request.command != nbd::Command::kRead || request.length <= nbd::kMaxPayload,
+          "a read has a bounded length");
+  check_replies(request, negotiated);
 }
 
 void transmit(const Negotiated& negotiated, ByteSpan input) {
   require(!negotiated.extended || negotiated.structured, "extended headers are structured");
-  require(negotiated.structured || (!negotiated.allocation && !negotiated.allocation_depth),
-          "contexts need structured replies");
+  require(negotiated.structured || !negotiated.any_context(), "contexts need structured replies");
   while (starts_request(input, negotiated) && input.size() >= request_bytes(negotiated)) {
     const size_t header = request_bytes(negotiated);
     const Request request = parse_request(input.first(header), negotiated);
@@ -124,9 +114,13 @@ void run(ByteSpan input) {
   if (input.empty()) return;
   const auto choice = std::to_integer<unsigned>(input[0]);
   input = input.subspan(1);
-  const HandshakeOffer offer{.allocation_depth = (choice & 1) != 0,
-                             .multi_conn = (choice & 2) != 0};
+  const bool tls = (choice & 12) == 12;
+  const HandshakeOffer offer{
+      .allocation_depth = (choice & 1) != 0,
+      .multi_conn = (choice & 2) != 0,
+      .tls = !tls ? TlsMode::kOff : (choice & 16) != 0 ? TlsMode::kRequire : TlsMode::kOffer};
   const size_t piece = choice < 64 ? SIZE_MAX : choice / 16;
+  (void)fuzzed_export();  // made before memory is counted
   Handshake handshake(offer);
   negotiate(handshake, piece, input);
   if (handshake.need() != Need::kDone) return;

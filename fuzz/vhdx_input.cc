@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "formats/crc32c.h"
-#include "formats/vhdx_layout.h"
+#include "formats/vhdx/vhdx_layout.h"
 #include "fuzz/image_of_input.h"
 #include "tests/support/store_le.h"
 

@@ -37,7 +37,8 @@ BufferPool::~BufferPool() {
 
 std::optional<Buffer> BufferPool::allocate(size_t size, ByteBudget::Use use, uint64_t held) {
   const size_t capacity = std::bit_ceil(std::max(size, kSmallest));
-  if (!budget_.take(capacity + held, use)) return std::nullopt;
+  const bool too_much = use == ByteBudget::Use::kBulk && capacity + held > budget_.left() / kShare;
+  if (too_much || !budget_.take(capacity + held, use)) return std::nullopt;
   const size_t index = static_cast<size_t>(std::countr_zero(capacity / kSmallest));
   if (index < kClasses && !free_[index].empty()) {
     std::byte* data = free_[index].back();

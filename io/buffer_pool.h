@@ -1,6 +1,7 @@
 // Page-aligned buffers, reused, under a byte budget that all rings of a program share.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -29,6 +30,11 @@ class ByteBudget {
   }
   void give_back(uint64_t bytes) { used_.fetch_sub(bytes, std::memory_order_relaxed); }
   uint64_t used() const { return used_.load(std::memory_order_relaxed); }
+  // What kBulk may still take.
+  uint64_t left() const {
+    const uint64_t limit = limit_ - reserve_;
+    return limit - std::min(limit, used());
+  }
 
  private:
   const uint64_t limit_;
@@ -73,7 +79,13 @@ class BufferPool {
 
   // At least `size` bytes, uninitialised. nullopt when the budget is used up, or no memory is left.
   // `held` bytes that lie elsewhere, and that who has the buffer keeps alive, count as its own.
+  // kBulk is given at most a kShare-th of what is left for it: however many ask for much, and keep
+  // it, there is some left for those who ask for little.
   std::optional<Buffer> allocate(size_t size, ByteBudget::Use use, uint64_t held = 0);
+  static constexpr unsigned kShare = 4;
+
+  // Of the budget: ByteBudget::left().
+  uint64_t left() const { return budget_.left(); }
 
  private:
   friend class Buffer;

@@ -65,6 +65,12 @@ inline ByteSpan as_bytes(std::string_view text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
 
+// Are all of them zero? True for none.
+inline bool is_zero(ByteSpan bytes) {
+  return bytes.empty() || (bytes[0] == std::byte{0} &&
+                           std::memcmp(bytes.data(), bytes.data() + 1, bytes.size() - 1) == 0);
+}
+
 // Reads fields one after the other. A read past the end gives zeros and makes ok() false for good,
 // so a parser may read a whole structure and check once.
 class ByteReader {

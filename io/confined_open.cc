@@ -62,6 +62,31 @@ bool is_kind(const UniqueFd& fd, bool devices_too) {
   return S_ISREG(status.st_mode) || (devices_too && S_ISBLK(status.st_mode));
 }
 
+Result<void> check_file_name(const std::string& namer, std::string_view name) {
+  if (!name.empty() && name.size() < PATH_MAX && name.find('\0') == std::string_view::npos) {
+    return {};
+  }
+  return in_file(
+      fail(ErrorKind::kMalformed, "names the file \"{}\": a file name has 1 to {} bytes and no NUL",
+           printable(name, 80), PATH_MAX - 1),
+      namer);
+}
+
+// `path` without symbolic links, as far as it exists. The target of a link that leads to nothing
+// counts, too.
+fs::path resolve_as_far_as_possible(fs::path path) {
+  constexpr int kMaxLinks = 40;  // as the kernel's
+  std::error_code error;
+  for (int links = 0; links < kMaxLinks; ++links) {
+    const fs::path resolved = fs::weakly_canonical(path, error);
+    if (error) return path;
+    const fs::path target = fs::read_symlink(resolved, error);
+    if (error) return resolved;  // no link
+    path = resolved.parent_path() / target;
+  }
+  return path;
+}
+
 }  // namespace
 
 Result<std::string> with_resolved_folder(const std::string& path) {
@@ -70,8 +95,10 @@ Result<std::string> with_resolved_folder(const std::string& path) {
   return (fs::path(TRY(resolve(folder.string()))) / given.filename()).string();
 }
 
-Result<Confinement> Confinement::create(const std::vector<std::string>& allowed) {
+Result<Confinement> Confinement::create(const std::vector<std::string>& allowed,
+                                        FileSharing sharing) {
   Confinement confinement;
+  confinement.sharing_ = sharing;
   for (const std::string& folder : allowed) {
     auto resolved = resolve(folder);
     if (!resolved) return with_context(std::move(resolved).error(), "--allow-path: ");
@@ -85,12 +112,7 @@ Result<Confinement> Confinement::create(const std::vector<std::string>& allowed)
 }
 
 Result<OpenedFile> Confinement::open(const std::string& namer, std::string_view name) const {
-  if (name.empty() || name.size() >= PATH_MAX || name.find('\0') != std::string_view::npos) {
-    return in_file(fail(ErrorKind::kMalformed,
-                        "names the file \"{}\": a file name has 1 to {} bytes and no NUL",
-                        printable(name, 80), PATH_MAX - 1),
-                   namer);
-  }
+  TRY(check_file_name(namer, name));
   const std::string home = fs::path(namer).parent_path().string();
   const std::string path = (fs::path(home) / fs::path(name)).string();
   auto resolved = resolve(path);
@@ -133,7 +155,31 @@ Result<OpenedFile> Confinement::open(const std::string& namer, std::string_view 
   // that one is allowed as well.
   const std::string named = TRY(with_resolved_folder(path));
   const std::string& shown = below(named, root).empty() ? *resolved : named;
-  return OpenedFile{.source = TRY(file_source_of(*std::move(fd), shown)), .path = shown};
+  return OpenedFile{.source = TRY(file_source_of(*std::move(fd), shown, sharing_)), .path = shown};
+}
+
+Result<NamedPlace> locate_named_file(const std::string& namer, std::string_view name) {
+  TRY(check_file_name(namer, name));
+  const fs::path home = fs::path(namer).parent_path();
+  NamedPlace place;
+  place.path = resolve_as_far_as_possible(home / fs::path(name)).string();
+  place.inside = place.path == home.string() || !below(place.path, home.string()).empty();
+  struct stat status;
+  if (::stat(place.path.c_str(), &status) != 0) {
+    const int error = errno;
+    if (error == ENOENT || error == ENOTDIR || error == ELOOP || error == ENAMETOOLONG)
+      return place;
+    return in_file(fail_errno(error, "names the file \"{}\"", printable(name)), namer);
+  }
+  place.identity = {.device = status.st_dev, .inode = status.st_ino};
+  place.kind = NamedPlace::Kind::kOther;
+  if (S_ISREG(status.st_mode)) {
+    place.kind = NamedPlace::Kind::kFile;
+    place.size = static_cast<uint64_t>(status.st_size);
+  } else if (S_ISBLK(status.st_mode) || S_ISCHR(status.st_mode)) {
+    place.kind = NamedPlace::Kind::kDevice;
+  }
+  return place;
 }
 
 }  // namespace underlay

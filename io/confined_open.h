@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "io/image_lock.h"
 #include "io/source.h"
 
 namespace underlay {
@@ -34,8 +35,9 @@ class NamedFiles {
 class Confinement final : public NamedFiles {
  public:
   // `allowed`: folders of the operator's (--allow-path), which may also hold block devices. Fails
-  // when one of them does not exist or is no folder.
-  static Result<Confinement> create(const std::vector<std::string>& allowed);
+  // when one of them does not exist or is no folder. `sharing`: of all files that are opened.
+  static Result<Confinement> create(const std::vector<std::string>& allowed,
+                                    FileSharing sharing = FileSharing::kNoWriter);
   Confinement() = default;  // only beneath the naming image's folder
 
   // `name` may be relative or absolute. Where it leads to decides, after all ".." and symbolic
@@ -45,6 +47,27 @@ class Confinement final : public NamedFiles {
 
  private:
   std::vector<std::string> allowed_;  // resolved: absolute, no symbolic link
+  FileSharing sharing_ = FileSharing::kNoWriter;
 };
+
+// Where a name in an image leads.
+struct NamedPlace {
+  enum class Kind : uint8_t {
+    kMissing,
+    kFile,
+    kDevice,
+    kOther
+  };  // kDevice: a block or character device
+  Kind kind = Kind::kMissing;
+  std::string path;         // without symbolic links; of what is missing, as far as it exists
+  bool inside = false;      // the folder of the image that has the name, or beneath it
+  uint64_t size = 0;        // kFile: bytes
+  FileIdentity identity{};  // unless kMissing
+};
+
+// What Confinement::open() of no allowed folder would come to, found without opening anything.
+// `namer` as there. kMalformed for what can be no file's name, kIo when the file system does not
+// tell. May block.
+Result<NamedPlace> locate_named_file(const std::string& namer, std::string_view name);
 
 }  // namespace underlay

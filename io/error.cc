@@ -30,6 +30,16 @@ bool is_c1_control(std::string_view sequence) {
          static_cast<unsigned char>(sequence[1]) < 0xa0;
 }
 
+// U+202A to U+202E, and U+2066 to U+2069: they make what stands beside them be shown in another
+// order (Unicode Standard Annex 9, section 2).
+bool is_bidi_control(std::string_view sequence) {
+  if (sequence.size() != 3 || !sequence.starts_with("\xe2")) return false;
+  const auto second = static_cast<unsigned char>(sequence[1]);
+  const auto third = static_cast<unsigned char>(sequence[2]);
+  return (second == 0x80 && third >= 0xaa && third <= 0xae) ||
+         (second == 0x81 && third >= 0xa6 && third <= 0xa9);
+}
+
 }  // namespace
 
 std::string printable(std::string_view text, size_t max_bytes) {
@@ -39,11 +49,13 @@ std::string printable(std::string_view text, size_t max_bytes) {
     if (out.size() >= max_bytes) return out + "...";
     const size_t length = utf8_sequence(text.substr(at));
     const auto byte = static_cast<unsigned char>(text[at]);
-    if (length == 0 || byte < 0x20 || byte == 0x7f || is_c1_control(text.substr(at, length))) {
+    const std::string_view sequence = text.substr(at, length);
+    if (length == 0 || byte < 0x20 || byte == 0x7f || is_c1_control(sequence) ||
+        is_bidi_control(sequence)) {
       out += fmt::format("\\x{:02x}", byte);
       at += 1;
     } else {
-      out += text.substr(at, length);
+      out += sequence;
       at += length;
     }
   }

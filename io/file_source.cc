@@ -165,7 +165,8 @@ class FileSource final : public Source {
 
 }  // namespace
 
-Result<std::shared_ptr<const Source>> file_source_of(UniqueFd fd, std::string name) {
+Result<std::shared_ptr<const Source>> file_source_of(UniqueFd fd, std::string name,
+                                                     FileSharing sharing) {
   struct stat status;
   if (::fstat(fd.get(), &status) != 0) return in_file(fail_errno(errno, "cannot stat"), name);
   if (!S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode)) {
@@ -174,6 +175,7 @@ Result<std::shared_ptr<const Source>> file_source_of(UniqueFd fd, std::string na
              S_ISDIR(status.st_mode) ? "is a directory" : "is neither a file nor a block device"),
         name);
   }
+  if (sharing == FileSharing::kNoWriter) TRY(lock_for_reading(fd.get(), name));
   uint64_t size = static_cast<uint64_t>(status.st_size);
   if (S_ISBLK(status.st_mode) && ::ioctl(fd.get(), BLKGETSIZE64, &size) != 0) {
     return in_file(fail_errno(errno, "cannot learn the size of the block device"), name);
@@ -185,7 +187,8 @@ Result<std::shared_ptr<const Source>> file_source_of(UniqueFd fd, std::string na
   return std::make_shared<const FileSource>(std::move(fd), std::move(name), size, status);
 }
 
-Result<std::shared_ptr<const Source>> open_file_source(const std::string& path) {
+Result<std::shared_ptr<const Source>> open_file_source(const std::string& path,
+                                                       FileSharing sharing) {
   // O_NONBLOCK: opening a FIFO must not wait for its writer. It changes nothing for files.
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
   if (!fd.valid()) {
@@ -194,7 +197,7 @@ Result<std::shared_ptr<const Source>> open_file_source(const std::string& path) 
     if (error.sys_errno == EACCES || error.sys_errno == EPERM) error.kind = ErrorKind::kDenied;
     return in_file(std::move(error), path);
   }
-  return file_source_of(std::move(fd), path);
+  return file_source_of(std::move(fd), path, sharing);
 }
 
 }  // namespace underlay

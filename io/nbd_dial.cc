@@ -1,20 +1,17 @@
 #include "io/nbd_dial.h"
 
 #include <fcntl.h>
-#include <libnbd.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <limits>
-#include <memory>
 #include <string_view>
+
+#include "io/libnbd_handle.h"
 
 namespace underlay {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 // NBD protocol, "Transmission flags", in the order of their bits. DF is left out: it is about
 // structured replies.
@@ -28,25 +25,14 @@ constexpr std::array kFlags = {
     Flag{8, ::nbd_can_multi_conn}, Flag{10, ::nbd_can_cache}, Flag{11, ::nbd_can_fast_zero},
 };
 
-Failure libnbd_failure() {
-  const ErrorKind kind = ::nbd_get_errno() == ENOENT ? ErrorKind::kNotFound : ErrorKind::kIo;
-  const char* reason = ::nbd_get_error();
-  return fail(kind, "cannot connect: {}", reason == nullptr ? "unknown error of libnbd" : reason);
-}
+Failure dial_failure() { return libnbd_failure("cannot connect"); }
 
 // A connection on its way to the transmission phase.
 class Dial {
  public:
   Result<void> start(const std::string& uri) {
     TRY(prepare());
-    if (::nbd_set_uri_allow_transports(
-            handle_.get(), LIBNBD_ALLOW_TRANSPORT_TCP | LIBNBD_ALLOW_TRANSPORT_UNIX) != 0 ||
-        ::nbd_set_uri_allow_tls(handle_.get(), LIBNBD_TLS_DISABLE) != 0 ||
-        ::nbd_set_uri_allow_local_file(handle_.get(), false) != 0 ||
-        ::nbd_aio_connect_uri(handle_.get(), uri.c_str()) != 0) {
-      return libnbd_failure();
-    }
-    return {};
+    return begin_connecting(handle_.get(), uri);
   }
 
   Result<void> start(UniqueFd connected, const std::string& export_name) {
@@ -54,16 +40,16 @@ class Dial {
     // libnbd owns the socket from here on, also when it fails.
     if (::nbd_set_export_name(handle_.get(), export_name.c_str()) != 0 ||
         ::nbd_aio_connect_socket(handle_.get(), connected.release()) != 0) {
-      return libnbd_failure();
+      return dial_failure();
     }
     return {};
   }
 
   Result<DialedExport> finish(std::chrono::milliseconds limit) {
-    TRY(negotiate(limit));
+    TRY(finish_connecting(handle_.get(), limit));
     const int64_t size = ::nbd_get_size(handle_.get());
     const int64_t min_block = ::nbd_get_block_size(handle_.get(), LIBNBD_SIZE_MINIMUM);
-    if (size < 0 || min_block < 0) return libnbd_failure();
+    if (size < 0 || min_block < 0) return dial_failure();
     DialedExport dialed;
     dialed.size_bytes = static_cast<uint64_t>(size);
     dialed.min_block = static_cast<uint32_t>(std::max<int64_t>(1, min_block));
@@ -73,33 +59,12 @@ class Dial {
   }
 
  private:
-  // Closing sends no NBD_CMD_DISC, so the copy of the socket stays in the transmission phase.
-  struct Close {
-    void operator()(nbd_handle* handle) const { ::nbd_close(handle); }
-  };
-
   // The kernel's client understands simple replies only.
   Result<void> prepare() {
     handle_.reset(::nbd_create());
     if (!handle_ || ::nbd_set_request_structured_replies(handle_.get(), false) != 0) {
-      return libnbd_failure();
+      return dial_failure();
     }
-    return {};
-  }
-
-  Result<void> negotiate(std::chrono::milliseconds limit) {
-    const Clock::time_point start = Clock::now();
-    while (::nbd_aio_is_connecting(handle_.get()) == 1) {
-      const auto spent =
-          std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start);
-      if (spent >= limit) {
-        return fail(ErrorKind::kIo, "cannot connect: no answer within {} ms", limit.count());
-      }
-      constexpr auto kLongest = std::chrono::milliseconds(std::numeric_limits<int>::max());
-      const auto wait = std::min(limit - spent, kLongest);
-      if (::nbd_poll(handle_.get(), static_cast<int>(wait.count())) < 0) return libnbd_failure();
-    }
-    if (::nbd_aio_is_ready(handle_.get()) != 1) return libnbd_failure();
     return {};
   }
 
@@ -107,7 +72,7 @@ class Dial {
     unsigned flags = 1;  // NBD_FLAG_HAS_FLAGS
     for (const Flag& flag : kFlags) {
       const int set = flag.is_set(handle_.get());
-      if (set < 0) return libnbd_failure();
+      if (set < 0) return dial_failure();
       if (set != 0) flags |= 1u << flag.bit;
     }
     return static_cast<uint16_t>(flags);
@@ -117,7 +82,7 @@ class Dial {
   // may vanish without a word while nothing is asked: keep-alive finds out.
   Result<UniqueFd> take_socket() {
     const int fd = ::nbd_aio_get_fd(handle_.get());
-    if (fd < 0) return libnbd_failure();
+    if (fd < 0) return dial_failure();
     UniqueFd socket(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
     const int status = socket.valid() ? ::fcntl(socket.get(), F_GETFL) : -1;
     if (status < 0 || ::fcntl(socket.get(), F_SETFL, status & ~O_NONBLOCK) != 0) {
@@ -128,7 +93,8 @@ class Dial {
     return socket;
   }
 
-  std::unique_ptr<nbd_handle, Close> handle_;
+  // Closing it leaves the copy of its socket in the transmission phase.
+  LibnbdHandle handle_;
 };
 
 Result<void> check_scheme(const std::string& uri) {

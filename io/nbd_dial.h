@@ -28,6 +28,9 @@ Result<DialedExport> dial_nbd(const std::string& uri, std::chrono::milliseconds 
 Result<DialedExport> dial_nbd_over(UniqueFd connected, const std::string& export_name,
                                    std::chrono::milliseconds limit);
 
+// Loads libnbd now, for a process that may load no libraries later. False when it is not there.
+bool load_libnbd();
+
 // The URI of an export of a server on a Unix socket.
 std::string nbd_unix_uri(const std::string& socket_path, const std::string& export_name);
 

@@ -18,12 +18,16 @@ class LibraryOnDemand {
 
   bool is_there() const { return handle_ != nullptr; }
 
-  // Calls the library's function of that name, which is looked up once and has the type of
-  // `Declared`. Ends the program when the library has none. REQUIRES: is_there().
+  // The library's function of that name, which is looked up once and has the type of `Declared`.
+  // Ends the program when the library has none. REQUIRES: is_there().
+  template <auto Declared>
+  auto function(const char* name) const {
+    static const auto found = reinterpret_cast<decltype(Declared)>(find(name));
+    return found;
+  }
   template <auto Declared, class... Arguments>
   auto call(const char* name, Arguments... arguments) const {
-    static const auto function = reinterpret_cast<decltype(Declared)>(find(name));
-    return function(arguments...);
+    return function<Declared>(name)(arguments...);
   }
 
  private:

@@ -20,10 +20,12 @@ struct FileIdentity {
   bool operator==(const FileIdentity&) const = default;
 };
 
-// What the file system says of a range: a hole (reads as zeros, takes no space) or data.
+// What the file system (or the server of an export) says of a range: a hole, which reads as zeros,
+// or data.
 struct SourceRun {
   bool hole = false;
-  uint64_t length = 0;  // bytes from the offset that was asked for, > 0
+  uint64_t length = 0;    // bytes from the offset that was asked for, > 0
+  bool reserved = false;  // of a hole: space is set aside for it
 };
 
 class Source;

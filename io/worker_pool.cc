@@ -7,19 +7,29 @@ namespace {
 
 constexpr auto kDemand = static_cast<size_t>(Urgency::kDemand);
 constexpr auto kAhead = static_cast<size_t>(Urgency::kAhead);
+constexpr auto kArrival = static_cast<size_t>(Urgency::kArrival);
 constexpr auto kLong = static_cast<size_t>(Urgency::kLong);
 
-// When the least urgent had their turn, it is those in between the next time.
-using Order = std::array<size_t, 3>;
-constexpr Order kUsual = {kDemand, kAhead, kLong};
-constexpr Order kLongFirst = {kLong, kAhead, kDemand};
-constexpr Order kAheadFirst = {kAhead, kLong, kDemand};
+// Whose turn it is before those that clients wait for: those who arrive, those in between, the
+// least urgent, those in between again.
+using Order = std::array<size_t, 4>;
+constexpr Order kUsual = {kDemand, kAhead, kArrival, kLong};
+constexpr Order kAheadFirst = {kAhead, kArrival, kLong, kDemand};
+constexpr std::array<Order, 4> kInTurn = {Order{kArrival, kLong, kAhead, kDemand}, kAheadFirst,
+                                          Order{kLong, kArrival, kAhead, kDemand}, kAheadFirst};
+
+constexpr bool may_take_long(size_t urgency) { return urgency == kArrival || urgency == kLong; }
 
 }  // namespace
 
-WorkerPool::WorkerPool(unsigned threads) : max_long_(std::max(1u, threads - 1)) {
-  threads_.reserve(threads);
-  for (unsigned i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+WorkerPool::WorkerPool(unsigned threads, Start start)
+    : max_long_(std::max(1u, threads - 1)), count_(threads) {
+  if (start == Start::kNow) this->start();
+}
+
+void WorkerPool::start() {
+  threads_.reserve(count_);
+  for (unsigned i = 0; i < count_; ++i) threads_.emplace_back([this] { work(); });
 }
 
 WorkerPool::~WorkerPool() {
@@ -40,17 +50,16 @@ void WorkerPool::submit(Task& task, Urgency urgency) {
 }
 
 bool WorkerPool::may_run(size_t urgency) const {
-  return !queues_[urgency].empty() && (urgency != kLong || long_running_ < max_long_);
+  return !queues_[urgency].empty() && (!may_take_long(urgency) || long_running_ < max_long_);
 }
 
 // kUrgencies when there is nothing to be done.
 size_t WorkerPool::next_urgency() {
-  const Order& order = turn_ == kPatience - 1       ? kLongFirst
-                       : turn_ == 2 * kPatience - 1 ? kAheadFirst
-                                                    : kUsual;
+  const bool for_others = turn_ % kPatience == kPatience - 1;
+  const Order& order = for_others ? kInTurn[turn_ / kPatience] : kUsual;
   for (const size_t urgency : order) {
     if (!may_run(urgency)) continue;
-    turn_ = (turn_ + 1) % (2 * kPatience);
+    turn_ = (turn_ + 1) % (kInTurn.size() * kPatience);
     return urgency;
   }
   return kUrgencies;
@@ -66,11 +75,11 @@ void WorkerPool::work() {
       continue;
     }
     Task& task = queues_[urgency].pop();
-    if (urgency == kLong) ++long_running_;
+    if (may_take_long(urgency)) ++long_running_;
     lock.unlock();
     task.run();
     lock.lock();
-    if (urgency == kLong) --long_running_;
+    if (may_take_long(urgency)) --long_running_;
   }
 }
 

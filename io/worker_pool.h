@@ -3,6 +3,7 @@
 
 #include <array>
 #include <condition_variable>
+#include <cstdint>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -13,31 +14,36 @@ namespace underlay {
 
 // Who waits for a task.
 enum class Urgency : uint8_t {
-  kDemand,  // a client, for the bytes that it reads
-  kAhead,   // nobody yet; short
-  kLong,    // whoever can wait behind the others; may take long: never on all of several threads
+  kDemand,   // a client, for the bytes that it reads
+  kAhead,    // nobody yet; short
+  kArrival,  // a client that comes; may take long, as kLong
+  kLong,     // whoever can wait behind the others; may take long: never on all of several threads
 };
 
 // Thread-safe. The destructor runs what is queued, then ends the threads.
 class WorkerPool {
  public:
+  enum class Start : uint8_t { kNow, kLater };  // kLater: at start()
   // REQUIRES: threads > 0.
-  explicit WorkerPool(unsigned threads);
+  explicit WorkerPool(unsigned threads, Start start = Start::kNow);
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
 
+  // REQUIRES: kLater, once. Until then nothing runs; what is queued may also stay so for ever.
+  void start();
+
   // Runs `task` on some worker: the more urgent ones first, though one in kPatience tasks is of
-  // those that wait for the least urgent, or in between, in turn; those of one urgency in order of
-  // submission. The task lives until it has run.
+  // those that are less urgent, in turn; those of one urgency in order of submission. The task
+  // lives until it has run.
   void submit(Task& task, Urgency urgency);
 
-  unsigned threads() const { return static_cast<unsigned>(threads_.size()); }
+  unsigned threads() const { return count_; }
 
   static constexpr unsigned kPatience = 8;
 
  private:
-  static constexpr size_t kUrgencies = 3;
+  static constexpr size_t kUrgencies = 4;
   void work();
   bool may_run(size_t urgency) const;
   size_t next_urgency();
@@ -45,10 +51,11 @@ class WorkerPool {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::array<TaskQueue, kUrgencies> queues_;
-  unsigned turn_ = 0;  // tasks taken, modulo 2 * kPatience
+  unsigned turn_ = 0;  // tasks taken, modulo 4 * kPatience
   unsigned long_running_ = 0;
   unsigned max_long_;
   bool ending_ = false;
+  unsigned count_;
   std::vector<std::thread> threads_;
 };
 

@@ -117,15 +117,15 @@ Result<Daemon> Daemon::fork_into_background() {
     exit_as_child(wait.get(), child);
   }
   if (::setsid() < 0) return fail_errno(errno, "--fork: cannot make a session");
-  return Daemon(std::move(notify));
+  // Later, nothing may be opened any more.
+  return Daemon(std::move(notify), UniqueFd(::open("/dev/null", O_RDWR | O_CLOEXEC)));
 }
 
 void Daemon::ready(bool keep_stderr) {
-  const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
-  if (null.valid()) {
-    ::dup2(null.get(), STDIN_FILENO);
-    ::dup2(null.get(), STDOUT_FILENO);
-    if (!keep_stderr) ::dup2(null.get(), STDERR_FILENO);
+  if (null_.valid()) {
+    ::dup2(null_.get(), STDIN_FILENO);
+    ::dup2(null_.get(), STDOUT_FILENO);
+    if (!keep_stderr) ::dup2(null_.get(), STDERR_FILENO);
   }
   // MSG_NOSIGNAL has no counterpart for pipes: a parent that was killed must not kill the server.
   struct sigaction ignore {};

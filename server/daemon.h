@@ -25,8 +25,9 @@ class Daemon {
   void ready(bool keep_stderr);
 
  private:
-  explicit Daemon(UniqueFd notify) : notify_(std::move(notify)) {}
+  Daemon(UniqueFd notify, UniqueFd null) : notify_(std::move(notify)), null_(std::move(null)) {}
   UniqueFd notify_;
+  UniqueFd null_;  // /dev/null
 };
 
 // Holds the pid file, locked, while the server runs; removes it at the end. Fails when another

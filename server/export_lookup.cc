@@ -18,7 +18,8 @@ void ExportLookup::list() {
 void ExportLookup::start() {
   assert(!running_);
   running_ = true;
-  workers_.submit(work_task_, Urgency::kLong);
+  // A list of a folder takes its time, for whoever asks.
+  workers_.submit(work_task_, list_all_ ? Urgency::kLong : Urgency::kArrival);
 }
 
 void ExportLookup::work() {

@@ -115,6 +115,7 @@ void Handshake::take_option_header(ByteSpan header, WireBuffer& out) {
 }
 
 void Handshake::take_option(WireBuffer& out) {
+  if (misses_tls(out)) return;
   switch (option_) {
     case Option::kExportName:
       // Not defined once extended headers are on; a bad name cannot be answered.
@@ -141,9 +142,41 @@ void Handshake::take_option(WireBuffer& out) {
     case Option::kExtendedHeaders:
       return take_extended_headers(out);
     case Option::kStarttls:
-      return refuse(OptionReply::kErrPolicy, "this server does not offer TLS", out);
+      return take_starttls(out);
   }
   refuse(OptionReply::kErrUnsupported, "unknown option", out);
+}
+
+// "NBD_REP_ERR_TLS_REQD": what a server that demands TLS answers to all but these two.
+bool Handshake::misses_tls(WireBuffer& out) {
+  if (offer_.tls != TlsMode::kRequire || encrypted_) return false;
+  if (option_ == Option::kStarttls || option_ == Option::kAbort) return false;
+  if (option_ == Option::kExportName) {
+    need_ = Need::kClose;
+  } else {
+    refuse(OptionReply::kErrTlsRequired, "this server demands TLS: say NBD_OPT_STARTTLS first",
+           out);
+  }
+  return true;
+}
+
+void Handshake::take_starttls(WireBuffer& out) {
+  if (offer_.tls == TlsMode::kOff) {
+    return refuse(OptionReply::kErrPolicy, "this server does not offer TLS", out);
+  }
+  if (!data_.empty() || encrypted_) {
+    return refuse(OptionReply::kErrInvalid, "NBD_OPT_STARTTLS takes no data, and comes once", out);
+  }
+  reply(OptionReply::kAck, {}, out);
+  need_ = Need::kTls;
+}
+
+void Handshake::encrypted() {
+  assert(need_ == Need::kTls);
+  encrypted_ = true;
+  negotiated_ = {};
+  contexts_export_.clear();
+  need_ = Need::kInput;
 }
 
 void Handshake::take_list(WireBuffer& out) {
@@ -252,6 +285,15 @@ void Handshake::want_export(std::string_view name) {
 void Handshake::export_found(const ExportDescription& found, WireBuffer& out) {
   assert(need_ == Need::kExport);
   need_ = Need::kInput;
+  if (found.needs_tls && !encrypted_) {
+    if (option_ == Option::kExportName) {
+      need_ = Need::kClose;
+    } else {
+      refuse(OptionReply::kErrTlsRequired, "this export demands TLS: say NBD_OPT_STARTTLS first",
+             out);
+    }
+    return;
+  }
   switch (option_) {
     case Option::kExportName:
       return finish_export_name(found, out);
@@ -274,10 +316,17 @@ void Handshake::export_missing(bool unknown, WireBuffer& out) {
   }
 }
 
+void Handshake::export_forbidden(std::string_view reason, WireBuffer& out) {
+  assert(need_ == Need::kExport);
+  need_ = option_ == Option::kExportName ? Need::kClose : Need::kInput;
+  if (need_ == Need::kInput) refuse(OptionReply::kErrPolicy, reason, out);
+}
+
 void Handshake::exports_listed(const std::vector<ExportDescription>& exports, WireBuffer& out) {
   assert(need_ == Need::kExportList);
   need_ = Need::kInput;
   for (const ExportDescription& entry : exports) {
+    if (entry.needs_tls && !encrypted_) continue;
     WireBuffer payload;
     payload.put<uint32_t>(static_cast<uint32_t>(entry.name.size()));
     payload.put_text(entry.name);

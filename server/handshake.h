@@ -6,6 +6,7 @@
 //                 ^          |
 //                 |          +-- kExport: look it up, then export_found() / export_missing()
 //                 +-- kInput +-- kExportList: then exports_listed()
+//                            +-- kTls: encrypt the connection, then encrypted()
 #pragma once
 
 #include <cstdint>
@@ -25,6 +26,7 @@ struct ExportDescription {
   std::string description;
   uint64_t size = 0;  // bytes; these two are only used where an export is opened
   std::vector<std::string> dirty_bitmaps{};  // their names, at most limits::kDirtyBitmaps
+  bool needs_tls = false;                    // only for clients whose connection is encrypted
 };
 
 // Which replies and contexts a client has negotiated.
@@ -47,10 +49,17 @@ struct Negotiated {
   }
 };
 
+enum class TlsMode : uint8_t {
+  kOff,      // NBD_OPT_STARTTLS is refused
+  kOffer,    // clients may encrypt
+  kRequire,  // and must ("FORCEDTLS")
+};
+
 // What a server offers to its clients beyond the export itself.
 struct HandshakeOffer {
   bool allocation_depth = false;  // qemu:allocation-depth may be selected (-A)
   bool multi_conn = false;        // several connections of one client are welcome
+  TlsMode tls = TlsMode::kOff;
 };
 
 class Handshake {
@@ -59,6 +68,7 @@ class Handshake {
     kInput,       // more bytes from the client
     kExport,      // the export wanted_export()
     kExportList,  // the names of all exports
+    kTls,         // encryption, once what was written has been sent
     kDone,        // nothing: transmission begins, as negotiated() says
     kClose,       // nothing: send what was written, then close
   };
@@ -73,6 +83,10 @@ class Handshake {
   // rest is the client's first requests. REQUIRES: need() == kInput.
   size_t feed(ByteSpan in, WireBuffer& out);
 
+  // Answers kTls. All that the client has negotiated before is forgotten, and more than once is not
+  // possible. What it said before this, beyond what feed() consumed, must never be fed.
+  void encrypted();
+
   // Instead of all that: another process has negotiated with this client. need() is kDone then.
   void adopt(const Negotiated& negotiated);
 
@@ -84,6 +98,12 @@ class Handshake {
   void export_found(const ExportDescription& found, WireBuffer& out);
   // `unknown`: there is no such export; otherwise it exists but cannot be served.
   void export_missing(bool unknown, WireBuffer& out);
+  // It is there, but not for this client, for a reason that it may know.
+  void export_forbidden(std::string_view reason, WireBuffer& out);
+  // Is the export wanted for more than information about it?
+  bool wants_transmission() const {
+    return option_ == nbd::Option::kGo || option_ == nbd::Option::kExportName;
+  }
   // Answers kExportList.
   void exports_listed(const std::vector<ExportDescription>& exports, WireBuffer& out);
 
@@ -95,6 +115,8 @@ class Handshake {
   void take_option(WireBuffer& out);
   void take_list(WireBuffer& out);
   void take_info_or_go(WireBuffer& out);
+  void take_starttls(WireBuffer& out);
+  bool misses_tls(WireBuffer& out);
   void take_structured_reply(WireBuffer& out);
   void take_extended_headers(WireBuffer& out);
   void take_meta_context(WireBuffer& out);
@@ -113,6 +135,7 @@ class Handshake {
   const HandshakeOffer offer_;
   State state_ = State::kClientFlags;
   Need need_ = Need::kInput;
+  bool encrypted_ = false;
   bool fixed_newstyle_ = false;
   bool no_zeroes_ = false;
   unsigned options_ = 0;

@@ -19,6 +19,8 @@ inline constexpr size_t kListedExports = 10'000;
 
 // Connections, whatever -e allows.
 inline constexpr unsigned kConnections = 4096;
+// Of files, sockets and images, if the system's hard limit allows it.
+inline constexpr unsigned kOpenFiles = 64 << 10;
 
 // One connection.
 inline constexpr size_t kReceiveBuffer = 16 << 10;  // some 500 requests
@@ -44,17 +46,43 @@ inline constexpr size_t kSocketBuffer = 4 << 20;
 inline constexpr size_t kInlineRead = 64 << 10;  // longer reads get a buffer of their own
 inline constexpr size_t kInlineCopy = 1 << 20;   // longer ones are copied by a worker
 
+// Encrypted connections: records that are sent at once. A power of two that holds several of 16
+// KiB.
+inline constexpr size_t kTlsBatch = 128 << 10;
+
 // All connections together: memory for replies.
 inline constexpr uint64_t kReplyMemory = 256ull << 20;
 inline constexpr uint64_t kReplyReserve = 16ull
                                           << 20;  // of it, for headers and short replies alone
+// Once half of it is in use, a connection gets such a part of what is left instead of kUnsentBytes,
+// kOperationBytes and kBatchBuffer. Four thousand such parts leave megabytes.
+inline constexpr uint64_t kScarceShare = 1024;
 // When that memory is used up: how soon to ask again, and how long a client may leave its replies
 // unread before it is dropped for the others' sake.
 inline constexpr std::chrono::milliseconds kMemoryRetry{10};
 inline constexpr std::chrono::seconds kUnreadTime{10};
 
+// A read that failed for a reason that may pass: how often, and how soon, it is tried again before
+// the client hears of it. Each wait is four times the one before: less than two seconds in all.
+inline constexpr uint8_t kRetries = 4;
+inline constexpr std::chrono::milliseconds kRetryFirst{20};
+inline constexpr std::chrono::milliseconds kRetryLongest{1'000};
+
+// How often a client is looked at whose next request must wait for its export's rate limit.
+inline constexpr std::chrono::milliseconds kAdmissionLook{1'000};
+
 // Prefetch: what one request may bring into memory; the rest of a longer one is left alone.
 inline constexpr uint64_t kPrefetchBytes = 32ull << 20;
+
+// Of whoever asks for metrics, on each address: connections, time for a request, memory of one.
+inline constexpr unsigned kMetricsConnections = 4;
+inline constexpr std::chrono::seconds kMetricsTime{10};
+inline constexpr size_t kMetricsMemory = 32 << 10;
+
+// Of whoever uses the control socket, one at a time: a command, the time to say it and to take the
+// answer.
+inline constexpr size_t kControlCommand = 1 << 20;
+inline constexpr std::chrono::seconds kControlTime{5};
 
 // Block status.
 inline constexpr size_t kStatusExtents = 8 << 10;   // in one reply; the client asks again for more

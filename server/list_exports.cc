@@ -59,6 +59,7 @@ class Peer {
 
   Result<void> connect(const Options& options) {
     if (!handle_ || ::nbd_set_opt_mode(handle_.get(), true) != 0) return failure("cannot connect");
+    if (options.tls_creds && !demand_tls(*options.tls_creds)) return failure("cannot use TLS");
     const int started =
         options.socket_path.empty()
             ? ::nbd_aio_connect_tcp(handle_.get(), host(options), options.port.c_str())
@@ -119,6 +120,18 @@ class Peer {
   struct Close {
     void operator()(nbd_handle* handle) const { ::nbd_close(handle); }
   };
+
+  // libnbd reads the same files in the same folder as qemu does.
+  bool demand_tls(const TlsObject& object) {
+    nbd_handle* const handle = handle_.get();
+    if (::nbd_set_tls(handle, LIBNBD_TLS_REQUIRE) != 0) return false;
+    if (object.kind == TlsObject::Kind::kX509) {
+      return ::nbd_set_tls_certificates(handle, object.folder.c_str()) == 0 &&
+             ::nbd_set_tls_verify_peer(handle, object.verify_peer) == 0;
+    }
+    return ::nbd_set_tls_username(handle, object.user.c_str()) == 0 &&
+           ::nbd_set_tls_psk_file(handle, (object.folder + "/keys.psk").c_str()) == 0;
+  }
 
   // qemu-nbd's default address to listen on means this machine to a client, too.
   static const char* host(const Options& options) {

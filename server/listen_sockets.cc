@@ -79,6 +79,7 @@ struct UnixSocketKind {
   int type = SOCK_STREAM;
   std::string_view option = "-k";   // for messages
   std::optional<mode_t> mode = {};  // of its file; none: what the umask leaves
+  bool take_over = false;           // whoever listens there
 };
 
 // Does anybody listen on the socket file? REQUIRES: `address` is of a path that is a socket.
@@ -94,15 +95,15 @@ Result<bool> is_listened_on(const sockaddr_un& address, const std::string& path)
 }
 
 Result<void> remove_stale_socket(const sockaddr_un& address, const std::string& path,
-                                 std::string_view option) {
+                                 const UnixSocketKind& kind) {
   struct stat status {};
   if (::lstat(path.c_str(), &status) != 0) return {};  // bind() will say what is wrong
   if (!S_ISSOCK(status.st_mode)) {
     return in_file(
-        fail(ErrorKind::kUsage, "exists and is no socket: choose another path for {}", option),
+        fail(ErrorKind::kUsage, "exists and is no socket: choose another path for {}", kind.option),
         path);
   }
-  if (TRY(is_listened_on(address, path))) {
+  if (!kind.take_over && TRY(is_listened_on(address, path))) {
     return in_file(fail_errno(EADDRINUSE, "another program listens on this socket"), path);
   }
   if (::unlink(path.c_str()) == 0 || errno == ENOENT) return {};
@@ -118,7 +119,7 @@ Result<ListenSocket> listen_unix(const std::string& path, const UnixSocketKind& 
                 kind.option, path.size(), kMaxPathBytes, printable(path, 200));
   }
   std::memcpy(address.sun_path, path.data(), path.size());
-  TRY(remove_stale_socket(address, path, kind.option));
+  TRY(remove_stale_socket(address, path, kind));
 
   ListenSocket socket;
   socket.fd.reset(::socket(AF_UNIX, kind.type | SOCK_CLOEXEC, 0));
@@ -163,8 +164,13 @@ bool set_on(int fd, int level, int option) {
   return ::setsockopt(fd, level, option, &on, sizeof(on)) == 0;
 }
 
+enum class PortUse : uint8_t {
+  kAlone,
+  kShared,  // others of this user may listen there as well, if they do so in the same way
+};
+
 // `only_ipv6`: leave the port's IPv4 side to another socket.
-Result<ListenSocket> listen_tcp(const addrinfo& address, bool only_ipv6) {
+Result<ListenSocket> listen_tcp(const addrinfo& address, bool only_ipv6, PortUse use) {
   ListenSocket socket;
   socket.tcp = true;
   socket.address = socket_label(address.ai_addr, address.ai_addrlen);
@@ -172,6 +178,7 @@ Result<ListenSocket> listen_tcp(const addrinfo& address, bool only_ipv6) {
   const int fd = socket.fd.get();
   const int only = only_ipv6 ? 1 : 0;
   const bool listening = fd >= 0 && set_on(fd, SOL_SOCKET, SO_REUSEADDR) &&
+                         (use == PortUse::kAlone || set_on(fd, SOL_SOCKET, SO_REUSEPORT)) &&
                          (address.ai_family != AF_INET6 ||
                           ::setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, sizeof(only)) == 0) &&
                          ::bind(fd, address.ai_addr, address.ai_addrlen) == 0 &&
@@ -185,7 +192,8 @@ bool is_missing_family(const Error& error) {
   return error.sys_errno == EAFNOSUPPORT || error.sys_errno == EADDRNOTAVAIL;
 }
 
-Result<std::vector<ListenSocket>> listen_tcp_all(const std::string& host, const std::string& port) {
+Result<std::vector<ListenSocket>> listen_tcp_all(const std::string& host, const std::string& port,
+                                                 PortUse use = PortUse::kAlone) {
   const AddressList list = TRY(resolve(host, port));
   bool has_ipv4 = false;
   for (const addrinfo* at = list.get(); at != nullptr; at = at->ai_next) {
@@ -199,7 +207,7 @@ Result<std::vector<ListenSocket>> listen_tcp_all(const std::string& host, const 
         std::any_of(sockets.begin(), sockets.end(),
                     [&](const ListenSocket& other) { return other.address == label; });
     if (repeated) continue;
-    auto socket = listen_tcp(*at, has_ipv4);
+    auto socket = listen_tcp(*at, has_ipv4, use);
     if (socket) {
       sockets.push_back(*std::move(socket));
     } else if (is_missing_family(socket.error())) {
@@ -249,8 +257,38 @@ Result<std::vector<ListenSocket>> open_listen_sockets(const Options& options) {
   return sockets;
 }
 
+Result<std::vector<ListenSocket>> open_service_sockets(std::string_view option,
+                                                       const std::string& address, bool take_over) {
+  if (!address.starts_with('/')) {
+    const size_t colon = address.rfind(':');
+    if (colon == std::string::npos) {
+      return fail(ErrorKind::kUsage, "{}: \"{}\" is neither an absolute path nor HOST:PORT", option,
+                  printable(address, 200));
+    }
+    // getaddrinfo() takes any number for a port.
+    const std::string port = address.substr(colon + 1);
+    const bool number = port.find_first_not_of("0123456789") == std::string::npos;
+    if (port.empty() || (number && (port.size() > 5 || std::stoul(port) > 65535))) {
+      return fail(ErrorKind::kUsage, "{}: \"{}\" is no port from 1 to 65535", option,
+                  printable(port, 80));
+    }
+    std::string host = address.substr(0, colon);
+    if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+    // Shared with a successor to come, but not with a stranger.
+    if (!take_over) TRY(listen_tcp_all(host, port));
+    return listen_tcp_all(host, port, PortUse::kShared);
+  }
+  std::vector<ListenSocket> sockets;
+  sockets.push_back(TRY(listen_unix(address, {.option = option, .take_over = take_over})));
+  return sockets;
+}
+
 Result<ListenSocket> open_handover_socket(const std::string& path) {
   return listen_unix(path, {.type = SOCK_SEQPACKET, .option = "--handover", .mode = 0600});
+}
+
+Result<ListenSocket> open_control_socket(const std::string& path, bool take_over) {
+  return listen_unix(path, {.option = "--control", .mode = 0600, .take_over = take_over});
 }
 
 }  // namespace underlay

@@ -58,8 +58,17 @@ Result<std::vector<ListenSocket>> inherited_sockets(bool address_given);
 // -b resolves to (IPv4 and IPv6).
 Result<std::vector<ListenSocket>> open_listen_sockets(const Options& options);
 
+// Opens the sockets of an option that takes an absolute PATH or HOST:PORT ([HOST]:PORT for IPv6).
+// `take_over`: from whoever listens there.
+Result<std::vector<ListenSocket>> open_service_sockets(std::string_view option,
+                                                       const std::string& address, bool take_over);
+
 // Opens the socket (SOCK_SEQPACKET, only for the user who owns it) at which a server listens for
 // its successor.
 Result<ListenSocket> open_handover_socket(const std::string& path);
+
+// Opens the control socket, only for the user who owns it. `take_over`: another server that listens
+// there is about to end, and leaves a file alone that is not its own.
+Result<ListenSocket> open_control_socket(const std::string& path, bool take_over);
 
 }  // namespace underlay

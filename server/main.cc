@@ -1,6 +1,7 @@
 // underlay-nbd: serves disk images over NBD, read-only.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,17 +14,32 @@
 #include <optional>
 #include <thread>
 
+#include "formats/load_ahead.h"
 #include "io/confined_open.h"
 #include "io/log.h"
+#include "io/nbd_dial.h"
+#include "server/cage.h"
+#include "server/cage_plan.h"
+#include "server/cage_test.h"
+#include "server/control/control_client.h"
+#include "server/control/live_control.h"
 #include "server/daemon.h"
 #include "server/export.h"
+#include "server/export_plan.h"
 #include "server/kernel_device.h"
+#include "server/limits.h"
 #include "server/list_exports.h"
 #include "server/listen_sockets.h"
+#include "server/metrics/metrics_server.h"
+#include "server/metrics/metrics_text.h"
+#include "server/option_rules.h"
 #include "server/options.h"
 #include "server/predecessor.h"
 #include "server/server.h"
+#include "server/service_manager.h"
+#include "server/tls/current_credentials.h"
 #include "server/usage.h"
+#include "server/user_names.h"
 
 namespace underlay {
 namespace {
@@ -32,33 +48,12 @@ constexpr const char* kProgram = "underlay-nbd";
 constexpr int kFailed = 1;
 constexpr int kUsageError = 2;
 
-// What the command line says of all images, beside what it says of one.
-OpenOptions with_common_options(OpenOptions open, const Options& options) {
-  open.start = options.offset;
-  open.parents = options.parents;
-  open.reader = options.reader;
-  return open;
-}
-
-Result<std::vector<ExportedBitmap>> find_bitmaps(const Options& options, const Disk& disk) {
-  std::vector<ExportedBitmap> found;
-  for (const std::string& name : options.bitmaps) {
-    found.push_back({.name = name, .bitmap = nullptr});
-    found.back().bitmap = TRY(find_dirty_bitmap(disk, name));
-  }
-  return found;
-}
-
 // Opens the images that the command line names; --directory only has to exist.
 Result<void> open_exports(const Options& options, const NamedFiles& files, Caches& caches, Log& log,
                           ExportCatalog& catalog) {
-  for (const ExportOption& wanted : options.exports) {
-    const OpenOptions open = with_common_options(wanted.open, options);
-    OpenedDisk opened = TRY(open_disk(wanted.path, open, files, caches));
-    for (const std::string& warning : opened.warnings) log.warn(warning);
-    auto bitmaps = TRY(find_bitmaps(options, *opened.disk));
-    catalog.add(std::make_shared<Export>(wanted.name, options.description, std::move(opened.disk),
-                                         open.image.snapshot.value_or(""), std::move(bitmaps)));
+  for (const ExportPlan& plan : export_plans(options)) {
+    auto opened = TRY(open_export(plan, catalog.service_for(plan.name), files, caches, log));
+    TRY(catalog.add(std::move(opened)));
   }
   std::error_code error;
   if (!options.directory.empty() && !std::filesystem::is_directory(options.directory, error)) {
@@ -75,9 +70,20 @@ unsigned ring_count(const Options& options) {
   return options.max_clients == 0 ? wanted : std::min(wanted, options.max_clients);
 }
 
+// systemd waits only for the end of a main process that is its own child. So the parent of --fork
+// goes first; a second is much more than it takes.
+void outlive_parent(Daemon& daemon) {
+  const pid_t parent = ::getppid();
+  daemon.ready(true);
+  for (int i = 0; i < 1000 && ::getppid() == parent; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
 // Takes the place of the server that listens at --take-over. Until that has said so, a failure
 // leaves everything as it is.
-Result<void> take_over(const Options& options, ExportCatalog& catalog, Log& log, Server& server) {
+Result<void> take_over(const Options& options, ExportCatalog& catalog, Log& log,
+                       ServiceManager& manager, std::optional<Daemon>& daemon, Server& server) {
   Predecessor predecessor = TRY(Predecessor::connect(options.take_over, server.signal_fd()));
   std::optional<PidFile> pid_file;
   std::optional<ListenSocket> for_successor;
@@ -108,6 +114,9 @@ Result<void> take_over(const Options& options, ExportCatalog& catalog, Log& log,
   log.detail(fmt::format("took over {} clients, who had to wait for {:.1f} ms",
                          inheritance->sessions.size(), waited.count()));
   server.inherit(*std::move(inheritance));
+  if (daemon && manager.is_there()) outlive_parent(*daemon);
+  // While the predecessor lives: its end would be taken for that of the service.
+  manager.main_process_is(::getpid());
   if (for_successor) server.listen_for_successor(*std::move(for_successor));
   if (pid_file) {
     // The clients are here: a pid file that is out of order does not turn them away.
@@ -135,6 +144,43 @@ Result<void> listen(const Options& options, std::vector<ListenSocket> inherited,
   return {};
 }
 
+Result<PeerRules> peer_rules(const Options& options) {
+  PeerRules rules;
+  for (const std::string& user : options.peer_users) {
+    rules.users.push_back(TRY(find_user("--peer-user", user)));
+  }
+  for (const std::string& group : options.peer_groups) {
+    rules.groups.push_back(TRY(find_group("--peer-group", group)));
+  }
+  return rules;
+}
+
+// A variable that is left over from something else must not keep the server from serving.
+ServiceManager service_manager(Log& log) {
+  auto manager = ServiceManager::from_environment();
+  if (manager) return *std::move(manager);
+  log.warn(manager.error().to_string());
+  return {};
+}
+
+// Everything is open: the rest of the process's life needs less. No thread has been started yet.
+Result<void> give_up_rights(const Options& options, const std::optional<ServiceUser>& user,
+                            Log& log) {
+  if (user) TRY(become(*user));
+  if (!options.sandbox) return {};
+  // What later images may need of libraries is loaded now: the cage loads none.
+  if (!cage_plan(options).folders.empty()) load_for_later_images(options.reader);
+  if (!options.device.empty()) (void)load_libnbd();
+  auto report = enter_cage(cage_plan(options));
+  if (!report) {
+    return with_context(std::move(report).error(), "cannot enter the sandbox (--sandbox=off): ");
+  }
+  for (const std::string& missing : report->missing) {
+    log.detail(fmt::format("the sandbox is not whole: this kernel has no {}", missing));
+  }
+  return {};
+}
+
 // Serves until the device is disconnected, or a signal asks to stop: then it is disconnected.
 // `on_connected` is called, on another thread, once the device can be used.
 Result<void> serve_device(Server& server, KernelDevice& device,
@@ -155,22 +201,41 @@ Result<void> serve_device(Server& server, KernelDevice& device,
   return device.disconnect();
 }
 
+// What is open of --control; nothing without it.
+Result<std::optional<ListenSocket>> open_control(const Options& options, Log& log) {
+  if (options.control.empty()) return std::nullopt;
+  const bool take_over = !options.take_over.empty();
+  auto opened = open_control_socket(options.control, take_over);
+  if (opened) return *std::move(opened);
+  if (!take_over) return Failure(std::move(opened).error());
+  // The clients are here: a socket that cannot be had does not turn them away.
+  log.error(opened.error().to_string());
+  return std::nullopt;
+}
+
 // `inherited`: sockets that systemd handed over; without any, the options say where to listen.
-Result<void> serve(const Options& options, std::vector<ListenSocket> inherited,
+Result<void> serve(const StartedProgram& program, std::vector<ListenSocket> inherited,
                    std::optional<Daemon>& daemon) {
+  const Options& options = program.options;
   Log log(kProgram, options.verbose);
+  ServiceManager manager = service_manager(log);
+  const PeerRules peers = TRY(peer_rules(options));
+  std::optional<ServiceUser> user;
+  if (!options.user.empty()) user = TRY(find_service_user("--user", options.user));
   std::optional<KernelDevice> device;
   if (!options.device.empty()) device.emplace(TRY(KernelDevice::prepare(options)));
-  const Confinement files = TRY(Confinement::create(options.allow_paths));
+  const Confinement files = TRY(Confinement::create(options.allow_paths, options.sharing));
   Caches caches(options.caches);
   std::string directory;
   if (!options.directory.empty()) directory = TRY(with_resolved_folder(options.directory + "/"));
   ExportCatalog catalog({.path = directory,
                          .description = options.description,
-                         .open = with_common_options({}, options)},
+                         .open = with_common_options({}, options),
+                         .rules = options.rules},
                         files, caches, log);
   TRY(open_exports(options, files, caches, log, catalog));
 
+  CurrentCredentials credentials(TRY(load_credentials(options)));
   const ServerConfig config{
       .threads = ring_count(options),
       // One may hang in a file that does not answer, another with what is long.
@@ -178,13 +243,37 @@ Result<void> serve(const Options& options, std::vector<ListenSocket> inherited,
       .max_clients = options.max_clients,
       .persistent = options.persistent && !device,
       .allocation_depth = options.allocation_depth,
-      .poll = options.poll};
-  const auto server = TRY(Server::create(config, catalog, log));
+      .on_error = options.on_error,
+      .poll = options.poll,
+      .slow_request = options.slow_request,
+      .peers = peers,
+      .tls = options.tls};
+  const auto server = TRY(Server::create(config, catalog, credentials, log, manager));
+  std::vector<ListenSocket> metrics_sockets;
+  if (!options.metrics.empty()) {
+    TRY(MetricsServer::load());
+    metrics_sockets =
+        TRY(open_service_sockets("--metrics", options.metrics, !options.take_over.empty()));
+  }
   const bool needs_address = !device || options.address_given;
   TRY(options.take_over.empty() ? listen(options, std::move(inherited), needs_address, log, *server)
-                                : take_over(options, catalog, log, *server));
+                                : take_over(options, catalog, log, manager, daemon, *server));
+  auto control_socket = TRY(open_control(options, log));
+  LiveControl live(program, *server,
+                   {.catalog = catalog,
+                    .credentials = credentials,
+                    .files = files,
+                    .caches = caches,
+                    .log = log});
+  TRY(give_up_rights(options, user, log));
+  const auto metrics = TRY(MetricsServer::start(std::move(metrics_sockets), [&] {
+    return metrics_text(catalog, caches, server->metrics());
+  }));
+  const auto control = TRY(live.start(std::move(control_socket)));
   const auto ready = [&] {
-    if (daemon) daemon->ready(options.verbose);
+    // The standard error of a service goes to its manager's log.
+    if (daemon) daemon->ready(options.verbose || manager.is_there());
+    manager.ready();
   };
   if (device) {
     return serve_device(*server, *device, [&] {
@@ -197,7 +286,17 @@ Result<void> serve(const Options& options, std::vector<ListenSocket> inherited,
   return {};
 }
 
-Result<void> start_serving(const Options& options) {
+// Shells and systemd give 1024, for programs that use select().
+void raise_open_files() {
+  rlimit files{};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= limits::kOpenFiles) return;
+  files.rlim_cur = std::min<rlim_t>(files.rlim_max, limits::kOpenFiles);
+  (void)::setrlimit(RLIMIT_NOFILE, &files);  // what there is must do, then
+}
+
+Result<void> start_serving(const StartedProgram& program) {
+  const Options& options = program.options;
+  raise_open_files();
   // Before the fork: systemd names the process that it started.
   std::vector<ListenSocket> inherited =
       TRY(inherited_sockets(options.address_given || !options.take_over.empty()));
@@ -210,7 +309,7 @@ Result<void> start_serving(const Options& options) {
   if (options.fork || (device && !options.verbose)) {
     daemon.emplace(TRY(Daemon::fork_into_background()));
   }
-  return serve(options, std::move(inherited), daemon);
+  return serve(program, std::move(inherited), daemon);
 }
 
 // Not through stdio, which throws when standard error is closed.
@@ -232,7 +331,12 @@ int report_usage(const Error& error) {
 }
 
 int run(const std::vector<std::string>& arguments) {
-  const auto command_line = parse_command_line(arguments);
+  if (!arguments.empty() && arguments.front() == "ctl") {
+    return run_control_client({arguments.begin() + 1, arguments.end()});
+  }
+  const auto given = GivenOptions::read(arguments);
+  if (!given) return report_usage(given.error());
+  const auto command_line = parse_command_line(*given);
   if (!command_line) return report_usage(command_line.error());
   const Options& options = command_line->options;
   Result<void> result;
@@ -246,8 +350,11 @@ int run(const std::vector<std::string>& arguments) {
     case CommandLine::Action::kDisconnect:
       result = disconnect_device(options.device, std::cout, std::cerr);
       break;
+    case CommandLine::Action::kTestSandbox:
+      result = test_cage(cage_plan(options), std::cout);
+      break;
     case CommandLine::Action::kServe:
-      result = start_serving(options);
+      result = start_serving({.arguments = arguments, .given = *given, .options = options});
       break;
   }
   return result ? 0 : report(result.error());
@@ -264,6 +371,7 @@ void fill_standard_descriptors() {
 }  // namespace underlay
 
 int main(int argc, char** argv) {
+  underlay::mark_if_root_may_depend_on_us(argv);
   std::signal(SIGPIPE, SIG_IGN);
   underlay::fill_standard_descriptors();
   try {

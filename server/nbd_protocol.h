@@ -42,6 +42,7 @@ enum class OptionReply : uint32_t {
   kErrPolicy = kReplyError | 2,
   kErrInvalid = kReplyError | 3,
   kErrPlatform = kReplyError | 4,
+  kErrTlsRequired = kReplyError | 5,
   kErrUnknown = kReplyError | 6,
   kErrTooBig = kReplyError | 9,
 };

@@ -13,12 +13,12 @@ namespace po = boost::program_options;
 
 constexpr std::string_view kReadOnlyServer = "asks for writing: underlay-nbd is read-only";
 constexpr std::string_view kNotYet = "is not supported yet";
-constexpr std::string_view kNoTls = "is not supported yet: connections are not encrypted";
 
 // A field that a line leaves out keeps its default: no letter, no value, the last one counts.
 constexpr std::array kRules = {
     OptionRule{.name = "help", .letter = 'h'},
     OptionRule{.name = "version", .letter = 'V'},
+    OptionRule{.name = "help-limits", .own = true},
     OptionRule{.name = "port", .letter = 'p', .takes_value = true},
     OptionRule{.name = "bind", .letter = 'b', .takes_value = true},
     OptionRule{.name = "socket", .letter = 'k', .takes_value = true},
@@ -46,9 +46,15 @@ constexpr std::array kRules = {
     OptionRule{.name = "image-opts"},
     OptionRule{.name = "object", .takes_value = true, .repeat = Repeat::kEach},
 
+    OptionRule{.name = "tls-creds", .takes_value = true},
+    OptionRule{.name = "tls-authz", .takes_value = true},
+    OptionRule{.name = "tls", .takes_value = true, .own = true},
+
     OptionRule{.name = "export", .takes_value = true, .repeat = Repeat::kEach, .own = true},
+    OptionRule{.name = "export-rule", .takes_value = true, .repeat = Repeat::kEach, .own = true},
     OptionRule{.name = "directory", .takes_value = true, .own = true},
     OptionRule{.name = "allow-path", .takes_value = true, .repeat = Repeat::kEach, .own = true},
+    OptionRule{.name = "force-share", .letter = 'U', .own = true},
     OptionRule{.name = "parent", .takes_value = true, .repeat = Repeat::kEach, .own = true},
     OptionRule{.name = "reader", .takes_value = true, .own = true},
     OptionRule{.name = "config", .takes_value = true, .repeat = Repeat::kOnce, .own = true},
@@ -56,6 +62,15 @@ constexpr std::array kRules = {
     OptionRule{.name = "table-cache", .takes_value = true, .own = true},
     OptionRule{.name = "threads", .takes_value = true, .own = true},
     OptionRule{.name = "poll", .takes_value = true, .own = true},
+    OptionRule{.name = "on-error", .takes_value = true, .own = true},
+    OptionRule{.name = "metrics", .takes_value = true, .own = true},
+    OptionRule{.name = "slow-requests", .takes_value = true, .own = true},
+    OptionRule{.name = "user", .takes_value = true, .own = true},
+    OptionRule{.name = "sandbox", .takes_value = true, .own = true},
+    OptionRule{.name = "sandbox-test", .own = true},
+    OptionRule{.name = "peer-user", .takes_value = true, .repeat = Repeat::kEach, .own = true},
+    OptionRule{.name = "peer-group", .takes_value = true, .repeat = Repeat::kEach, .own = true},
+    OptionRule{.name = "control", .takes_value = true, .own = true},
     OptionRule{.name = "handover", .takes_value = true, .own = true},
     OptionRule{.name = "take-over", .takes_value = true, .own = true},
 
@@ -64,9 +79,10 @@ constexpr std::array kRules = {
                .letter = 'P',
                .takes_value = true,
                .refusal = "is not supported, nor by today's qemu-nbd: say -o OFFSET"},
-    OptionRule{.name = "tls-creds", .takes_value = true, .refusal = kNoTls},
-    OptionRule{.name = "tls-authz", .takes_value = true, .refusal = kNoTls},
-    OptionRule{.name = "tls-hostname", .takes_value = true, .refusal = kNoTls},
+    OptionRule{.name = "tls-hostname",
+               .takes_value = true,
+               .refusal = "is not supported: with -L, the server's certificate must have the name "
+                          "that -b says"},
     OptionRule{.name = "trace",
                .letter = 'T',
                .takes_value = true,
@@ -148,7 +164,7 @@ Result<void> read_config_line(const std::string& line, const po::options_descrip
   for (po::option& option : po::parse_config_file(text, description).options) {
     const OptionRule* rule = find_rule(option.string_key);
     if (rule == nullptr || rule->name == "help" || rule->name == "version" ||
-        rule->name == "config") {
+        rule->name == "help-limits" || rule->name == "config" || rule->name == "sandbox-test") {
       return fail(ErrorKind::kUsage, "\"{}\" has no place in a configuration file",
                   printable(option.string_key, 80));
     }
@@ -230,6 +246,14 @@ std::string GivenOptions::last_or(std::string_view name, std::string_view otherw
 
 std::vector<std::string> GivenOptions::each(std::string_view name) const {
   return has(name) ? all(name) : std::vector<std::string>();
+}
+
+std::vector<std::string> GivenOptions::differences(const GivenOptions& other) const {
+  std::vector<std::string> names;
+  for (const OptionRule& rule : kRules) {
+    if (each(rule.name) != other.each(rule.name)) names.emplace_back(rule.name);
+  }
+  return names;
 }
 
 }  // namespace underlay

@@ -7,8 +7,8 @@
 #include <string_view>
 #include <vector>
 
+#include "formats/options/option_words.h"
 #include "io/error.h"
-#include "server/option_words.h"
 
 namespace underlay {
 
@@ -32,6 +32,8 @@ class GivenOptions {
   // An option without a value; a configuration file may switch it off.
   bool flag(std::string_view name) const { return has(name) && last(name) == kOn; }
   const std::vector<std::string>& files() const { return files_; }  // FILE
+  // The options that are not what they are in `other`, by their long names.
+  std::vector<std::string> differences(const GivenOptions& other) const;
 
  private:
   const std::vector<std::string>& all(std::string_view name) const;

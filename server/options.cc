@@ -5,13 +5,15 @@
 #include <limits>
 #include <span>
 
-#include "formats/chain_options.h"
 #include "formats/file_name.h"
-#include "formats/image_opts.h"
-#include "formats/option_values.h"
+#include "formats/options/chain_options.h"
+#include "formats/options/image_opts.h"
+#include "formats/options/option_values.h"
 #include "formats/snapshot_choice.h"
 #include "server/limits.h"
+#include "server/limits_text.h"
 #include "server/option_rules.h"
+#include "server/tls/tls_options.h"
 #include "server/usage.h"
 
 namespace underlay {
@@ -19,7 +21,8 @@ namespace {
 
 constexpr size_t kMaxStringBytes = 4096;  // NBD protocol, "Values": strings
 constexpr unsigned kMaxThreads = 256;
-constexpr unsigned kMaxPoll = 1000;  // microseconds; a sleep costs less than a tenth of that
+constexpr unsigned kMaxPoll = 1000;       // microseconds; a sleep costs less than a tenth of that
+constexpr unsigned kMaxSlow = 3'600'000;  // milliseconds
 constexpr uint64_t kMinCacheBytes = 1ull << 20;
 constexpr uint64_t kMaxCacheBytes = 1ull << 40;
 
@@ -139,6 +142,7 @@ Result<ExportOption> make_export(const GivenOptions& given, std::span<const Secr
     made.path = TRY(plain_file_name(image));
     made.open.format = given.last_or("format", "");
   }
+  if (given.flag("force-share")) made.open.sharing = FileSharing::kAnyWriter;
   if (given.has("load-snapshot")) made.open.image.snapshot = given.last("load-snapshot");
   return made;
 }
@@ -171,6 +175,7 @@ Result<void> read_named_exports(const GivenOptions& given, Options& options) {
 
 Result<void> read_objects(const GivenOptions& given, Options& options) {
   for (const std::string& word : given.each("object")) {
+    if (is_tls_object(word) || is_authz_object(word)) continue;  // read_tls()
     SecretFile secret = TRY(parse_secret_object("--object", word));
     if (find_secret("--object", secret.id, options.secrets)) {
       return fail(ErrorKind::kUsage, "--object: two secrets have the id \"{}\"",
@@ -239,6 +244,10 @@ Result<void> read_exports(const GivenOptions& given, Options& options) {
     return fail(ErrorKind::kUsage, "--directory: the folder's name is empty");
   }
   options.allow_paths = given.each("allow-path");
+  const bool one_is_shared = std::any_of(
+      options.exports.begin(), options.exports.end(),
+      [](const ExportOption& made) { return made.open.sharing == FileSharing::kAnyWriter; });
+  if (given.flag("force-share") || one_is_shared) options.sharing = FileSharing::kAnyWriter;
   TRY(read_parents(given, options));
   if (given.has("reader")) options.reader = TRY(parse_reader("--reader", given.last("reader")));
   options.description = given.last_or("description", "");
@@ -250,8 +259,8 @@ Result<void> read_exports(const GivenOptions& given, Options& options) {
   return read_bitmaps(given, options);
 }
 
-// The path of a socket between a server and its successor; "" when the option was not given.
-Result<std::string> handover_path(const GivenOptions& given, std::string_view name) {
+// The path of a socket; "" when the option was not given.
+Result<std::string> socket_path(const GivenOptions& given, std::string_view name) {
   const std::string path = given.last_or(name, "");
   if (!given.has(name) || path.starts_with('/')) return path;
   return fail(ErrorKind::kUsage, "--{}: socket path \"{}\" must be absolute", name,
@@ -268,8 +277,10 @@ Result<void> read_service(const GivenOptions& given, Options& options) {
   if (given.has("pid-file") && options.pid_file.empty()) {
     return fail(ErrorKind::kUsage, "--pid-file: the file's name is empty");
   }
-  options.handover = TRY(handover_path(given, "handover"));
-  options.take_over = TRY(handover_path(given, "take-over"));
+  options.control = TRY(socket_path(given, "control"));
+  options.config = given.last_or("config", "");
+  options.handover = TRY(socket_path(given, "handover"));
+  options.take_over = TRY(socket_path(given, "take-over"));
   if (given.has("connect") && (given.has("handover") || given.has("take-over"))) {
     return fail(ErrorKind::kUsage,
                 "-c disconnects its device when this process ends, so --handover and --take-over "
@@ -281,10 +292,48 @@ Result<void> read_service(const GivenOptions& given, Options& options) {
   if (given.has("table-cache")) {
     options.caches.tables = TRY(cache_bytes("--table-cache", given.last("table-cache")));
   }
+  options.metrics = given.last_or("metrics", "");
+  if (given.has("metrics") && options.metrics.empty()) {
+    return fail(ErrorKind::kUsage, "--metrics: the address is empty");
+  }
+  options.slow_request = std::chrono::milliseconds(
+      TRY(number_within("--slow-requests", given.last_or("slow-requests", "0"), 0, kMaxSlow)));
+  const std::string on_error = given.last_or("on-error", "eio");
+  TRY(check_one_of("--on-error", on_error, {"eio", "hold"}));
+  options.on_error = on_error == "hold" ? OnError::kHold : OnError::kEio;
   options.threads = static_cast<unsigned>(
       TRY(number_within("--threads", given.last_or("threads", "0"), 0, kMaxThreads)));
   options.poll = std::chrono::microseconds(
       TRY(number_within("--poll", given.last_or("poll", "0"), 0, kMaxPoll)));
+  return {};
+}
+
+Result<void> read_rights(const GivenOptions& given, Options& options) {
+  const std::string sandbox = given.last_or("sandbox", options.sandbox ? "on" : "off");
+  TRY(check_one_of("--sandbox", sandbox, {"on", "off"}));
+  options.sandbox = sandbox == "on";
+  if (options.sandbox && !is_cage_possible()) {
+    return fail(ErrorKind::kUnsupported,
+                "--sandbox=on: this build has sanitizers, which it would "
+                "not let work");
+  }
+  options.user = given.last_or("user", "");
+  if (given.has("user") && options.user.empty()) {
+    return fail(ErrorKind::kUsage, "--user: the user's name is empty");
+  }
+  if (given.has("user") && given.has("connect")) {
+    return fail(ErrorKind::kUsage,
+                "-c takes its device down when it ends, which needs root: --user "
+                "does not go with it");
+  }
+  options.peer_users = given.each("peer-user");
+  options.peer_groups = given.each("peer-group");
+  for (const std::string& word : given.each("export-rule")) {
+    options.rules.push_back(TRY(parse_export_rule("--export-rule", word)));
+    if (options.rules.back().needs_tls && options.tls == TlsMode::kOff) {
+      return fail(ErrorKind::kUsage, "--export-rule: tls=require needs --tls-creds");
+    }
+  }
   return {};
 }
 
@@ -326,14 +375,36 @@ Result<void> read_disconnect(const GivenOptions& given, Options& options) {
   return {};
 }
 
+// Which folders stay open is all that the cage depends on.
+Result<void> read_sandbox_test(const GivenOptions& given, Options& options) {
+  if (!given.files().empty()) {
+    return fail(ErrorKind::kUsage, "--sandbox-test serves no file");
+  }
+  options.directory = given.last_or("directory", "");
+  options.allow_paths = given.each("allow-path");
+  options.sandbox = true;
+  return is_cage_possible() ? Result<void>()
+                            : fail(ErrorKind::kUnsupported,
+                                   "--sandbox-test: this build has sanitizers, which the "
+                                   "sandbox would not let work");
+}
+
 }  // namespace
 
 Result<CommandLine> parse_command_line(const std::vector<std::string>& arguments) {
-  const GivenOptions given = TRY(GivenOptions::read(arguments));
+  return parse_command_line(TRY(GivenOptions::read(arguments)));
+}
+
+Result<CommandLine> parse_command_line(const GivenOptions& given) {
   CommandLine line;
   if (given.has("help") || given.has("version")) {
     line.action = CommandLine::Action::kPrintAndExit;
     line.text = given.has("help") ? usage_text() : version_text();
+    return line;
+  }
+  if (given.has("help-limits")) {
+    line.action = CommandLine::Action::kPrintAndExit;
+    line.text = limits_text();
     return line;
   }
   TRY(check_refused(given));
@@ -341,19 +412,27 @@ Result<CommandLine> parse_command_line(const std::vector<std::string>& arguments
   line.options.verbose = given.flag("verbose");
   if (given.flag("list")) {
     TRY(check_list_mode(given));
+    TRY(read_tls_of_client(given, line.options));
     line.action = CommandLine::Action::kListExports;
     return line;
   }
   TRY(check_idle_options(given));
+  if (given.flag("sandbox-test")) {
+    TRY(read_sandbox_test(given, line.options));
+    line.action = CommandLine::Action::kTestSandbox;
+    return line;
+  }
   if (given.flag("disconnect")) {
     TRY(read_disconnect(given, line.options));
     line.action = CommandLine::Action::kDisconnect;
     return line;
   }
   TRY(read_objects(given, line.options));
+  TRY(read_tls(given, line.options));
   TRY(read_exports(given, line.options));
   TRY(read_device(given, line.options));
   TRY(read_service(given, line.options));
+  TRY(read_rights(given, line.options));
   return line;
 }
 

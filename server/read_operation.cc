@@ -62,6 +62,7 @@ uint64_t ReadOperation::start_piece(uint64_t at) {
   piece.out = out_.subspan(at, std::min<size_t>(extent->length, limits::kInlineCopy));
   ++pending_;
   ring_.read(*fd, piece.offset, piece.out, piece);
+  export_->disk().note_read(*extent, piece.out.size());
   return piece.out.size();
 }
 

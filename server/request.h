@@ -1,6 +1,7 @@
 // Requests of the transmission phase (doc/proto.md, "Transmission phase"). Pure.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 
 #include "io/bytes.h"
@@ -15,6 +16,9 @@ struct Request {
   uint64_t cookie = 0;  // opaque: echoed
   uint64_t offset = 0;
   uint64_t length = 0;
+  // Not on the wire.
+  uint8_t tries = 0;  // that failed (HeldRequests)
+  std::chrono::steady_clock::time_point received{};
 };
 
 // Bytes of a request's header.

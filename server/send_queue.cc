@@ -1,15 +1,23 @@
 #include "server/send_queue.h"
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 
 #include "server/limits.h"
+#include "server/reply_memory.h"
 
 namespace underlay {
 namespace {
 
-// Replies without data need no large buffer.
+// Replies without data need no large buffer, unless there are many.
 constexpr size_t kSmallBuffer = 4 << 10;
+constexpr size_t kManySmall = 32 << 10;
+
+size_t batch_bytes(size_t size, const BufferPool& pool) {
+  const uint64_t share = share_of_reply_memory(limits::kBatchBuffer, pool);
+  return std::max(size, std::bit_floor(static_cast<size_t>(share)));
+}
 
 // What all zeros are sent from: it stays in the processor's cache.
 constexpr std::array<std::byte, 64 << 10> kZeros{};
@@ -20,8 +28,9 @@ MutableByteSpan SendQueue::reserve(size_t size) {
   assert(size > 0 && size <= limits::kBatchBuffer);
   if (room_ < size) {
     const bool small = size <= kSmallBuffer / 2;
-    auto buffer = small ? pool_.allocate(kSmallBuffer, ByteBudget::Use::kSmall)
-                        : pool_.allocate(limits::kBatchBuffer, ByteBudget::Use::kBulk);
+    auto buffer = small ? pool_.allocate(unsent_ < kSmallBuffer ? kSmallBuffer : kManySmall,
+                                         ByteBudget::Use::kSmall)
+                        : pool_.allocate(batch_bytes(size, pool_), ByteBudget::Use::kBulk);
     if (!buffer) return {};
     room_ = buffer->capacity();
     const std::byte* data = buffer->data();

@@ -1,5 +1,6 @@
 #include "server/server.h"
 
+#include <malloc.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -19,6 +20,10 @@ namespace {
 // After accept() failed for want of descriptors or memory.
 constexpr std::chrono::milliseconds kAcceptPause{500};
 
+// Memory is given back to the system after so many clients have left, or so much was freed.
+constexpr unsigned kFreedClients = 64;
+constexpr uint64_t kFreedBytes = 16 << 20;
+
 void set_tcp_options(int socket) {
   const int on = 1;
   // Replies are sent in batches already; waiting for more would only add latency.
@@ -29,16 +34,18 @@ void set_tcp_options(int socket) {
 }  // namespace
 
 Server::Server(const ServerConfig& config, ExportCatalog& catalog, Log& log,
-               std::unique_ptr<Ring> ring)
+               ServiceManager& manager, std::unique_ptr<Ring> ring)
     : config_(config),
       catalog_(catalog),
       log_(log),
+      manager_(manager),
       reply_memory_(limits::kReplyMemory, limits::kReplyReserve),
       ring_(std::move(ring)),
-      workers_(std::max(1u, config.workers)) {}
+      workers_(std::max(1u, config.workers), WorkerPool::Start::kLater) {}
 
 Result<std::unique_ptr<Server>> Server::create(const ServerConfig& config, ExportCatalog& catalog,
-                                               Log& log) {
+                                               const CurrentCredentials& credentials, Log& log,
+                                               ServiceManager& manager) {
   // Before the workers start: they inherit the mask.
   sigset_t signals;
   sigemptyset(&signals);
@@ -50,16 +57,21 @@ Result<std::unique_ptr<Server>> Server::create(const ServerConfig& config, Expor
   if (!signal_fd.valid()) return fail_errno(errno, "cannot create a signalfd");
 
   auto ring = TRY(Ring::create());
-  std::unique_ptr<Server> server(new Server(config, catalog, log, std::move(ring)));
+  std::unique_ptr<Server> server(new Server(config, catalog, log, manager, std::move(ring)));
   server->signals_ = std::move(signal_fd);
-  const ServingContext context{
-      .workers = server->workers_,
-      .catalog = catalog,
-      .reply_memory = server->reply_memory_,
-      .log = log,
-      // With -e 1 a second connection would wait for the first to end.
-      .offer = {.allocation_depth = config.allocation_depth, .multi_conn = config.max_clients != 1},
-      .poll = config.poll};
+  const ServingContext context{.workers = server->workers_,
+                               .catalog = catalog,
+                               .clients = server->registry_,
+                               .reply_memory = server->reply_memory_,
+                               .log = log,
+                               // With -e 1 a second connection would wait for the first to end.
+                               .offer = {.allocation_depth = config.allocation_depth,
+                                         .multi_conn = config.max_clients != 1,
+                                         .tls = config.tls},
+                               .tls_credentials = credentials,
+                               .on_error = config.on_error,
+                               .poll = config.poll,
+                               .slow_request = config.slow_request};
   for (unsigned i = 0; i < std::max(1u, config.threads); ++i) {
     server->threads_.push_back(TRY(ServingThread::create(context, *server)));
   }
@@ -67,6 +79,7 @@ Result<std::unique_ptr<Server>> Server::create(const ServerConfig& config, Expor
 }
 
 void Server::run() {
+  workers_.start();
   for (const auto& thread : threads_) thread->start();
   on_signal(0);
   ring_->timeout(limits::kChangeCheck, tick_time_, tick_);
@@ -78,16 +91,18 @@ void Server::run() {
 
 // As qemu-nbd: while -e clients are connected, others wait in the backlog.
 void Server::accept_more() {
+  metrics_.clients = clients_;
   const unsigned limit = config_.max_clients == 0
                              ? limits::kConnections
                              : std::min(config_.max_clients, limits::kConnections);
   if (pausing_ != Pausing::kNo) return;
+  if (draining_) early_.clear();
   while (!stopping_ && clients_ < limit && !early_.empty()) {
-    ++clients_;
+    metrics_.clients = ++clients_;
     threads_[next_thread_++ % threads_.size()]->adopt(std::move(early_.front()));
     early_.pop_front();
   }
-  if (stopping_ || accept_paused_ || clients_ >= limit) return;
+  if (stopping_ || draining_ || accept_paused_ || clients_ >= limit) return;
   for (const auto& acceptor : acceptors_) {
     if (acceptor->waiting) continue;
     acceptor->waiting = true;
@@ -99,9 +114,13 @@ void Server::on_accepted(Acceptor& acceptor, int result) {
   acceptor.waiting = false;
   UniqueFd socket(result >= 0 ? result : -1);
   if (stopping_) return;
-  if (socket.valid()) {
+  if (socket.valid() && !may_connect(acceptor, socket)) {
+    ++metrics_.refused;
+    socket.reset();
+  } else if (socket.valid()) {
     if (acceptor.socket.tcp) set_tcp_options(socket.get());
     log_.detail(fmt::format("a client connected to {}", acceptor.socket.address));
+    ++metrics_.accepted;
     early_.push_back(std::move(socket));
   } else if (result != -ECONNABORTED && result != -EINTR && result != -EAGAIN &&
              result != -ECANCELED) {
@@ -113,13 +132,22 @@ void Server::on_accepted(Acceptor& acceptor, int result) {
   accept_more();
 }
 
+bool Server::may_connect(const Acceptor& acceptor, const UniqueFd& client) {
+  if (acceptor.socket.tcp) return true;
+  const auto checked = check_peer(client.get(), config_.peers);
+  if (!checked) log_.warn(fmt::format("{}: {}", acceptor.socket.address, checked.error().message));
+  return checked.has_value();
+}
+
 void Server::on_accept_pause(int) {
   accept_paused_ = false;
   accept_more();
 }
 
 void Server::on_signal(int result) {
-  if (result > 0) {
+  if (result > 0 && signal_.ssi_signo == SIGHUP && reload_) {
+    reload_();
+  } else if (result > 0) {
     log_.detail(
         fmt::format("signal {}: no new clients, answering what is under way", signal_.ssi_signo));
     stop();
@@ -130,12 +158,28 @@ void Server::on_signal(int result) {
 
 void Server::on_tick(int) {
   ring_->timeout(limits::kChangeCheck, tick_time_, tick_);
+  watchdog_.tick(limits::kChangeCheck);
   if (checking_files_) return;  // a file system that hangs must not pile up work
   checking_files_ = true;
+  trim_ = much_was_freed();
   workers_.submit(check_task_, Urgency::kLong);
 }
 
+// A crowd of clients may have left: the heap would keep what they had for ever.
+bool Server::much_was_freed() {
+  most_clients_ = std::max(most_clients_, clients_);
+  most_reply_memory_ = std::max(most_reply_memory_, reply_memory_.used());
+  const bool much = most_clients_ - clients_ >= kFreedClients ||
+                    most_reply_memory_ - reply_memory_.used() >= kFreedBytes;
+  if (much) {
+    most_clients_ = clients_;
+    most_reply_memory_ = reply_memory_.used();
+  }
+  return much;
+}
+
 void Server::check_files() {
+  if (trim_) (void)::malloc_trim(0);
   catalog_.check_unchanged();
   ring_->post(checked_task_);
 }
@@ -163,6 +207,7 @@ void Server::take_ended() {
     ended = std::exchange(ended_, 0);
     negotiated = std::exchange(negotiated_ended_, false);
   }
+  most_clients_ = std::max(most_clients_, clients_);
   clients_ -= ended;
   one_has_left_ = one_has_left_ || negotiated;
   stop_when_left();
@@ -172,7 +217,25 @@ void Server::take_ended() {
 
 void Server::stop_when_left() {
   if (pausing_ != Pausing::kNo || clients_ > 0) return;
-  if (std::exchange(one_has_left_, false) && !config_.persistent) stop();
+  const bool one_has_left = std::exchange(one_has_left_, false);
+  if (draining_ || (one_has_left && !config_.persistent)) stop();
+}
+
+void Server::drain() {
+  if (!draining_.exchange(true)) ring_->post(drain_task_);
+}
+
+void Server::begin_drain() {
+  log_.note(fmt::format("no new clients: ending when the {} that there are have left", clients_));
+  accept_no_more();
+  accept_more();  // none: those that wait are turned away
+  stop_when_left();
+}
+
+void Server::accept_no_more() {
+  for (const auto& acceptor : acceptors_) {
+    if (acceptor->waiting) ring_->cancel(*acceptor);
+  }
 }
 
 void Server::memory_is_short() {
@@ -189,10 +252,9 @@ void Server::thread_failed(const Error& error) {
 void Server::stop() {
   if (stopping_) return;
   stopping_ = true;
+  manager_.stopping();
   if (handover_) handover_->give_up("the running server has been asked to end");
-  for (const auto& acceptor : acceptors_) {
-    if (acceptor->waiting) ring_->cancel(*acceptor);
-  }
+  accept_no_more();
   for (const auto& thread : threads_) thread->shut_down();
   ring_->timeout(limits::kHardShutdownTime, hard_time_, hard_shutdown_);
   stop_when_empty();

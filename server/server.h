@@ -3,8 +3,10 @@
 
 #include <sys/signalfd.h>
 
+#include <atomic>
 #include <chrono>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -14,11 +16,17 @@
 #include "io/ring.h"
 #include "io/unique_fd.h"
 #include "io/worker_pool.h"
+#include "server/client_registry.h"
 #include "server/daemon.h"
 #include "server/export.h"
 #include "server/handover.h"
 #include "server/listen_sockets.h"
+#include "server/metrics/server_metrics.h"
+#include "server/peer_rules.h"
+#include "server/service_manager.h"
 #include "server/serving_thread.h"
+#include "server/tls/current_credentials.h"
+#include "server/watchdog.h"
 
 namespace underlay {
 
@@ -28,7 +36,11 @@ struct ServerConfig {
   unsigned max_clients = 1;  // at the same time; others wait. 0 = limits::kConnections
   bool persistent = false;   // go on when the last client has left
   bool allocation_depth = false;
-  std::chrono::microseconds poll{};  // how long a ring looks for work before it sleeps
+  OnError on_error = OnError::kEio;
+  std::chrono::microseconds poll{};          // how long a ring looks for work before it sleeps
+  std::chrono::milliseconds slow_request{};  // those that take longer are logged; zero: none
+  PeerRules peers{};                         // of Unix sockets
+  TlsMode tls = TlsMode::kOff;
 };
 
 // What a server takes over from the one before it.
@@ -41,10 +53,13 @@ struct Inheritance {
 
 class Server final : private ServingOwner, private HandoverHost {
  public:
-  // Takes SIGTERM, SIGINT and SIGHUP for itself. `catalog` and `log` outlive the server. Call it
-  // before any other thread is started.
+  // Takes SIGTERM, SIGINT and SIGHUP for itself. `catalog`, `credentials` (some, unless config.tls
+  // is kOff), `log` and `manager` outlive the server. Call it before any other thread is started.
+  // The server starts its own threads in run(): until then, the process may take rights from
+  // itself.
   static Result<std::unique_ptr<Server>> create(const ServerConfig& config, ExportCatalog& catalog,
-                                                Log& log);
+                                                const CurrentCredentials& credentials, Log& log,
+                                                ServiceManager& manager);
   // All of these only before run().
   // Serves the clients that come to these sockets, and those of another process, which serves them
   // no longer.
@@ -57,10 +72,19 @@ class Server final : private ServingOwner, private HandoverHost {
   int signal_fd() const { return signals_.get(); }
   // A client that is connected already. It counts for max_clients.
   void adopt(UniqueFd client) { early_.push_back(std::move(client)); }
+  // SIGHUP calls this, which must not block, on the thread of run(), instead of ending the server.
+  void on_hangup(std::function<void()> reload) { reload_ = std::move(reload); }
 
   // Serves until a signal asks to stop, or the last client has left and the server is not
   // persistent. Ends the process when the system does not let it go on.
   void run();
+
+  // These, from any thread.
+  // Accepts no more clients, and ends when the last has left.
+  void drain();
+  bool draining() const { return draining_; }
+  const ServerMetrics& metrics() const { return metrics_; }
+  ClientRegistry& clients() { return registry_; }
 
  private:
   // A listening socket and the accept that waits on it.
@@ -73,18 +97,23 @@ class Server final : private ServingOwner, private HandoverHost {
     bool waiting = false;
   };
 
-  Server(const ServerConfig& config, ExportCatalog& catalog, Log& log, std::unique_ptr<Ring> ring);
+  Server(const ServerConfig& config, ExportCatalog& catalog, Log& log, ServiceManager& manager,
+         std::unique_ptr<Ring> ring);
   void accept_more();
   void on_accepted(Acceptor& acceptor, int result);
+  bool may_connect(const Acceptor& acceptor, const UniqueFd& client);
   void on_accept_pause(int result);
   void on_signal(int result);
   void on_tick(int result);
+  bool much_was_freed();
   void check_files();
   void files_checked();
   void take_ended();
   void stop();
   void stop_when_empty();
   void stop_when_left();
+  void begin_drain();
+  void accept_no_more();
   void on_hard_shutdown(int result);
 
   // Handing over.
@@ -109,21 +138,31 @@ class Server final : private ServingOwner, private HandoverHost {
   const ServerConfig config_;
   ExportCatalog& catalog_;
   Log& log_;
+  ServiceManager& manager_;
   ByteBudget reply_memory_;
   std::optional<PidFile> pid_file_;
+  std::function<void()> reload_;  // none: SIGHUP ends the server
+  ClientRegistry registry_;
   std::unique_ptr<Handover> handover_;  // without --handover: none
   // Destroyed in reverse: the workers, which post to the rings, end before these do.
   std::unique_ptr<Ring> ring_;
   std::vector<std::unique_ptr<ServingThread>> threads_;
+  Watchdog watchdog_{manager_, threads_};
   WorkerPool workers_;
   std::vector<std::unique_ptr<Acceptor>> acceptors_;
   size_t next_thread_ = 0;
   unsigned clients_ = 0;
+  ServerMetrics metrics_;
   bool one_has_left_ = false;   // of those that had finished their handshake, since there were none
   std::deque<UniqueFd> early_;  // adopted, or accepted on several sockets beyond -e: they wait
   bool stopping_ = false;
+  std::atomic<bool> draining_ = false;
   bool accept_paused_ = false;
   bool checking_files_ = false;
+  bool trim_ = false;  // what check_files() shall do besides
+  // The most since memory was given back.
+  unsigned most_clients_ = 0;
+  uint64_t most_reply_memory_ = 0;
   bool checking_exports_ = false;
 
   enum class Pausing : uint8_t { kNo, kAccepting, kSettling, kPausing, kPaused };
@@ -144,6 +183,7 @@ class Server final : private ServingOwner, private HandoverHost {
   MethodTask<&Server::check_files> check_task_{*this};
   MethodTask<&Server::files_checked> checked_task_{*this};
   MethodTask<&Server::take_ended> ended_task_{*this};
+  MethodTask<&Server::begin_drain> drain_task_{*this};
   MethodTask<&Server::take_answers> answer_task_{*this};
   MethodTask<&Server::check_exports> check_exports_task_{*this};
   MethodTask<&Server::exports_checked> exports_checked_task_{*this};

@@ -33,9 +33,7 @@ std::vector<ExportContent> Server::exports_with_clients() {
 void Server::pause_all() {
   pausing_ = Pausing::kAccepting;
   ++handover_number_;
-  for (const auto& acceptor : acceptors_) {
-    if (acceptor->waiting) ring_->cancel(*acceptor);
-  }
+  accept_no_more();
   settle_when_none_is_accepted();
 }
 
@@ -140,6 +138,7 @@ void Server::exports_checked() {
 
 void Server::released(FileIdentity pid_file) {
   log_.detail("the successor serves: ending");
+  manager_.let_go();
   for (const auto& acceptor : acceptors_) acceptor->socket.file.let_go();
   if (pid_file_ && pid_file_->identity() == pid_file) pid_file_->let_go();
   early_.clear();

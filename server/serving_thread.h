@@ -17,6 +17,7 @@
 #include "server/deadline.h"
 #include "server/export.h"
 #include "server/session.h"
+#include "server/tls/current_credentials.h"
 
 namespace underlay {
 
@@ -24,10 +25,14 @@ namespace underlay {
 struct ServingContext {
   WorkerPool& workers;
   ExportCatalog& catalog;
+  ClientRegistry& clients;
   ByteBudget& reply_memory;
   Log& log;
   HandshakeOffer offer;
+  const CurrentCredentials& tls_credentials;
+  OnError on_error{};
   std::chrono::microseconds poll{};  // Ring::poll_before_sleep()
+  std::chrono::milliseconds slow_request{};
 };
 
 // A client of another process, which serves it no longer.
@@ -87,6 +92,8 @@ class ServingThread final : private SessionHost {
   void shut_down();
   // Any thread, often: closes clients that do not read their replies.
   void close_unread();
+  // Any thread: runs `question` on this one, if that still answers.
+  void ask(Task& question) { ring_->post(question); }
 
   // Any thread: a step of the hand-over `number`, each but kResume once the owner has heard of the
   // one before. No client is adopted between kSettle and kResume or kHandOver.
@@ -117,8 +124,14 @@ class ServingThread final : private SessionHost {
   BufferPool& buffers() override { return buffers_; }
   ReceiveBuffers& receive_buffers() override { return receive_buffers_; }
   ExportCatalog& catalog() override { return context_.catalog; }
+  ClientRegistry& clients() override { return context_.clients; }
   Log& log() override { return context_.log; }
   HandshakeOffer offer() const override { return context_.offer; }
+  std::shared_ptr<const TlsCredentials> tls_credentials() const override {
+    return context_.tls_credentials.get();
+  }
+  OnError on_error() const override { return context_.on_error; }
+  std::chrono::milliseconds slow_request() const override { return context_.slow_request; }
   void session_ended(Session& session) override;
   void memory_is_short() override { owner_.memory_is_short(); }
   void session_awake() override;

@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "server/reply_memory.h"
+
 namespace underlay {
 
 Session::Session(SessionHost& host, UniqueFd socket)
@@ -14,8 +16,10 @@ Session::Session(SessionHost& host, UniqueFd socket)
       socket_(std::move(socket)),
       handshake_(host.offer()),
       lookup_(host.ring(), host.workers(), host.catalog(), *this),
+      tls_handshake_(host.ring(), host.workers(), *this),
       queue_(host.buffers()),
-      read_ahead_(host.ring(), host.workers(), *this) {
+      read_ahead_(host.ring(), host.workers(), *this),
+      held_(host.on_error()) {
   prepare_socket();
 }
 
@@ -46,6 +50,7 @@ void Session::pump() {
     turn_left_ = limits::kSendBytes;
     reply_finished();
     request_waits_ = false;
+    start_held();
     while (!blocked() && consume_input()) {
       // Let the client work on these replies while the next are made.
       if (queue_.unsent() >= limits::kSendThreshold) flush();
@@ -53,10 +58,12 @@ void Session::pump() {
     if (input_ended_ && !blocked() && !request_waits_) phase_ = Phase::kDraining;
     const bool held_up = blocked();
     flush();
+    begin_tls();
     if (held_up && !blocked()) schedule_pump();  // there may be requests left in the input
     receive_more();
     if (phase_ == Phase::kDraining && nothing_under_way()) close();
   }
+  publish_metrics();
   settle_pause();
   end_if_idle();
 }
@@ -64,14 +71,16 @@ void Session::pump() {
 // Has all been answered that was begun?
 bool Session::nothing_under_way() const {
   return operations_ == 0 && finished_reads_.empty() && finished_operations_.empty() &&
-         queue_.unsent() == 0;
+         queue_.unsent() == 0 && held_.empty();
 }
 
 // Whatever the client says next has to wait.
 bool Session::blocked() const {
   return phase_ == Phase::kDraining || phase_ == Phase::kClosed || memory_wanted_ ||
-         pause_ != Pause::kNo || lookup_.running() || operations_ >= limits::kOperations ||
-         queue_.unsent() >= limits::kUnsentBytes;
+         pause_ != Pause::kNo || lookup_.running() || waits_for_tls() || throttled_ ||
+         operations_ + held_.size() >= limits::kOperations ||
+         (queue_.unsent() > 0 &&
+          queue_.unsent() >= share_of_reply_memory(limits::kUnsentBytes, host_.buffers()));
 }
 
 bool Session::consume_input() {
@@ -93,12 +102,14 @@ void Session::receive_more() {
   input_begin_ = 0;
   input_end_ = left;
   const MutableByteSpan room(receive_buffer_.get() + left, limits::kReceiveBuffer - left);
+  if (tls_) return receive_encrypted(room);
   if (shutting_down_) {
     // Only what the client has sent already is still answered.
     const ssize_t got = ::recv(socket_.get(), room.data(), room.size(), MSG_DONTWAIT);
     if (got <= 0) {
       input_ended_ = true;
     } else {
+      received_at_ = std::chrono::steady_clock::now();
       input_end_ += static_cast<size_t>(got);
     }
     return schedule_pump();
@@ -113,6 +124,7 @@ void Session::on_received(int result) {
   --outstanding_;
   if (result > 0) {
     heard_ = true;
+    received_at_ = std::chrono::steady_clock::now();
     input_end_ += static_cast<size_t>(result);
   } else if (result == 0) {
     // The client will not say more. It may still read what it has asked for.
@@ -169,15 +181,19 @@ void Session::close() {
   if (phase_ == Phase::kClosed) return;
   phase_ = Phase::kClosed;
   read_ahead_.stop();
+  drop_held();
+  if (tls_ && !tls_handshake_.running()) tls_->say_goodbye();
   // Ends what is being sent and received; both complete as usual.
   ::shutdown(socket_.get(), SHUT_RDWR);
   if (deadline_armed_) host_.ring().cancel(deadline_);
+  if (throttled_) host_.ring().cancel(admission_);
   schedule_pump();
 }
 
 void Session::end_if_idle() {
   if (phase_ != Phase::kClosed || outstanding_ > 0 || operations_ > 0 || lookup_.running()) return;
-  if (read_ahead_.running()) return;
+  if (read_ahead_.running() || tls_handshake_.running()) return;
+  end_metrics();
   host_.session_ended(*this);
 }
 
@@ -211,6 +227,7 @@ void Session::meet_need() {
   if (phase_ == Phase::kClosed) return;
   switch (handshake_.need()) {
     case Handshake::Need::kInput:
+    case Handshake::Need::kTls:  // begin_tls(), once the answer has been sent
       return;
     case Handshake::Need::kExport:
       return lookup_.find(handshake_.wanted_export());
@@ -219,6 +236,7 @@ void Session::meet_need() {
     case Handshake::Need::kDone:
       phase_ = Phase::kTransmission;
       was_negotiated_ = true;
+      begin_metrics();
       if (deadline_armed_) host_.ring().cancel(deadline_);
       host_.handshake_ended();
       return;
@@ -237,8 +255,7 @@ void Session::lookup_done() {
     if (handshake_.need() == Handshake::Need::kExportList) {
       handshake_.exports_listed(lookup_.take_listed(), handshake_out_);
     } else if (lookup_.found()) {
-      export_ = *lookup_.found();
-      handshake_.export_found(export_->describe(), handshake_out_);
+      take_export(*lookup_.found());
     } else {
       const bool unknown = lookup_.found().error().kind == ErrorKind::kNotFound;
       handshake_.export_missing(unknown, handshake_out_);

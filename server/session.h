@@ -17,6 +17,7 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -25,11 +26,14 @@
 #include "io/ring.h"
 #include "io/unique_fd.h"
 #include "io/worker_pool.h"
+#include "server/client_registry.h"
 #include "server/cluster_read.h"
 #include "server/export.h"
 #include "server/export_lookup.h"
 #include "server/handshake.h"
+#include "server/held_requests.h"
 #include "server/limits.h"
+#include "server/metrics/request_metrics.h"
 #include "server/read_ahead.h"
 #include "server/read_operation.h"
 #include "server/receive_buffers.h"
@@ -37,6 +41,8 @@
 #include "server/request.h"
 #include "server/send_queue.h"
 #include "server/session_state.h"
+#include "server/tls/tls_channel.h"
+#include "server/tls/tls_handshake.h"
 #include "server/worker_operation.h"
 
 namespace underlay {
@@ -52,8 +58,14 @@ class SessionHost {
   virtual BufferPool& buffers() = 0;
   virtual ReceiveBuffers& receive_buffers() = 0;
   virtual ExportCatalog& catalog() = 0;
+  virtual ClientRegistry& clients() = 0;
   virtual Log& log() = 0;
   virtual HandshakeOffer offer() const = 0;
+  // Null when offer().tls is kOff.
+  virtual std::shared_ptr<const TlsCredentials> tls_credentials() const = 0;
+  virtual OnError on_error() const = 0;
+  // Requests that take longer are logged; zero: none are.
+  virtual std::chrono::milliseconds slow_request() const = 0;
   // The session is over and may be destroyed, which ends its life in this call.
   virtual void session_ended(Session& session) = 0;
   // Reply memory is used up: time to drop clients that do not read their replies.
@@ -73,6 +85,7 @@ class Session final : private ReadOwner,
                       private ClusterReadOwner,
                       private WorkerOperationOwner,
                       private ExportLookupOwner,
+                      private TlsHandshakeOwner,
                       private ReadAheadOwner {
  public:
   // `host` outlives the session.
@@ -139,10 +152,23 @@ class Session final : private ReadOwner,
   void meet_need();
   void lookup_done() override;
 
+  // Rules of the export (session_rules.cc).
+  void take_export(const std::shared_ptr<Export>& found);
+  bool admit(const Request& request);
+  void on_admission(int result);
+
+  // Encryption (session_tls.cc).
+  bool waits_for_tls() const;
+  void begin_tls();
+  void tls_handshake_ended(Result<void> result) override;
+  void receive_encrypted(MutableByteSpan room);
+  int64_t send_encrypted();
+
   // Transmission.
   bool consume_transmission();
   bool consume_payload();
   bool handle(const Request& request);
+  bool start_request(const Request& request);
   bool start_read(const Request& request);
   bool read_inline(const Request& request);
   bool find_parts(const Request& request);
@@ -158,8 +184,28 @@ class Session final : private ReadOwner,
   bool reply_operation(const WorkerOperation& operation);
   bool reply_status(const WorkerOperation& operation);
   void log_failure(const Request& request, const Error& error);
+
+  // Counting (session_metrics.cc).
+  void count(const Request& request, bool succeeded);
+  void count_late(const Request& request, bool succeeded);
+  void begin_metrics();
+  void publish_metrics();
+  void end_metrics();
+  uint64_t in_flight() const;
+
   ReadOperation& take_read_operation();
   void memory_wanted();
+
+  // Requests that failed (session_hold.cc).
+  bool leaving() const;
+  bool ends_unanswered() const;
+  bool hold(const Request& request, const Error& error);
+  bool hold_of_changed(const Request& request);
+  void note_held(const Request& request, std::string_view why);
+  void end_hold(const Request& request, bool succeeded);
+  void start_held();
+  void drop_held();
+  void arm_hold_timer();
 
   void read_done(ReadOperation& operation) override;
   void clusters_unpacked(std::unique_ptr<ClusterRead> read) override;
@@ -171,6 +217,7 @@ class Session final : private ReadOwner,
   void on_writable(int result);
   void on_deadline(int result);
   void on_retry(int result);
+  void on_hold_timer(int result);
 
   ByteSpan input() const {
     return {receive_buffer_.get() + input_begin_, input_end_ - input_begin_};
@@ -188,6 +235,8 @@ class Session final : private ReadOwner,
   Handshake handshake_;
   WireBuffer handshake_out_;
   ExportLookup lookup_;
+  TlsHandshake tls_handshake_;
+  std::unique_ptr<TlsChannel> tls_;  // from the moment that the client asks for it
   std::shared_ptr<Export> export_;
 
   ReceiveBuffers::Memory receive_buffer_;  // null: the session rests, or is new
@@ -221,6 +270,24 @@ class Session final : private ReadOwner,
   std::vector<ReadOperation*> free_reads_;
   ReadAhead read_ahead_;
 
+  RequestTally tally_;
+  std::chrono::steady_clock::time_point received_at_;  // the last bytes of the client
+  std::optional<std::chrono::steady_clock::time_point> waits_since_;  // the front request
+  bool finishing_ = false;  // replies to what has taken a while
+  uint64_t published_in_flight_ = 0;
+  std::shared_ptr<ConnectedClient> client_;  // once it was_negotiated_
+
+  bool entered_ = false;    // among the clients that are counted of the export
+  bool admitted_ = false;   // the request at the front of the input, by the export's rate limit
+  bool throttled_ = false;  // it waits for that
+  __kernel_timespec admission_time_{};
+
+  HeldRequests held_;
+  bool hold_timer_armed_ = false;
+  HeldRequests::Clock::time_point hold_timer_due_;
+  __kernel_timespec hold_time_{};
+  bool peer_ended_ = false;  // the client sends no more, which is not yet read
+
   bool pump_scheduled_ = false;
   bool memory_wanted_ = false;
   bool deadline_armed_ = false;
@@ -233,6 +300,8 @@ class Session final : private ReadOwner,
   MethodCompletion<&Session::on_writable> writable_{*this};
   MethodCompletion<&Session::on_deadline> deadline_{*this};
   MethodCompletion<&Session::on_retry> retry_{*this};
+  MethodCompletion<&Session::on_admission> admission_{*this};
+  MethodCompletion<&Session::on_hold_timer> hold_timer_{*this};
 };
 
 }  // namespace underlay

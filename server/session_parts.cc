@@ -2,6 +2,7 @@
 // or zeros.
 #include <algorithm>
 
+#include "server/reply_memory.h"
 #include "server/session.h"
 
 namespace underlay {
@@ -35,7 +36,7 @@ bool Session::find_parts(const Request& request) {
     const auto extent = disk.map(offset, request.length - at, MapFor::kReadNow);
     if (!extent) return false;
     if (extent->kind == Extent::Kind::kData &&
-        !(extent->source->fd() &&
+        !(!tls_ && extent->source->fd() &&
           extent->source->in_memory(extent->source_offset, extent->length))) {
       return false;
     }
@@ -43,7 +44,8 @@ bool Session::find_parts(const Request& request) {
                       .offset = offset,
                       .cluster = extent->is_loaded() ? disk.find_unpacked(*extent) : nullptr});
   }
-  return held_bytes(parts_) <= kHeldForEachByte * request.length;
+  const uint64_t most = kHeldForEachByte * request.length;
+  return held_bytes(parts_) <= std::min(most, host_.buffers().left() / (2 * BufferPool::kShare));
 }
 
 // Answers from parts_, or has workers unpack what they lack. False when the request must wait:
@@ -52,7 +54,8 @@ bool Session::start_parts(const Request& request) {
   const bool ready = std::all_of(parts_.begin(), parts_.end(),
                                  [](const ReplyPart& part) { return part.is_ready(); });
   const bool too_many =
-      operation_bytes_ > 0 && operation_bytes_ + request.length > limits::kOperationBytes;
+      operation_bytes_ > 0 && operation_bytes_ + request.length >
+                                  share_of_reply_memory(limits::kOperationBytes, host_.buffers());
   if (memory_wanted_ || (!ready && too_many)) return false;
   const uint64_t held = held_bytes(parts_);
   auto headers = host_.buffers().allocate(
@@ -64,7 +67,9 @@ bool Session::start_parts(const Request& request) {
   }
   widen_socket();
   if (ready) {
+    if (request.tries > 0) end_hold(request, true);
     queue_parts(request, parts_, *std::move(headers));
+    count(request, true);
     parts_.clear();
     return true;
   }
@@ -80,7 +85,10 @@ void Session::clusters_unpacked(std::unique_ptr<ClusterRead> read) {
   --operations_;
   operation_bytes_ -= request.length;
   schedule_pump();
+  if (!read->result() && hold(request, read->result().error())) return;
+  end_hold(request, read->result().has_value());
   if (phase_ == Phase::kClosed) return;
+  count_late(request, read->result().has_value());
   if (read->result()) return queue_parts(request, read->parts(), read->take_headers());
   // Without waiting for memory: there is room for it.
   Buffer headers = read->take_headers();
@@ -120,6 +128,7 @@ void Session::queue_parts(const Request& request, std::span<ReplyPart> parts, Bu
 
 void Session::queue_part(ReplyPart& part) {
   const Extent& extent = part.extent;
+  if (extent.kind != Extent::Kind::kZero) export_->disk().note_read(extent, extent.length);
   switch (extent.kind) {
     case Extent::Kind::kZero:
       return queue_.append_zeros(extent.length);

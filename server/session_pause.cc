@@ -8,6 +8,8 @@ namespace underlay {
 
 void Session::pause() {
   assert(!in_handshake() && pause_ == Pause::kNo);
+  // Keys and sequence numbers of an encrypted connection stay within GnuTLS.
+  if (tls_) return host_.session_stays(*this);
   const auto now = std::chrono::steady_clock::now();
   // Nobody shall have to wait for a client that does not read.
   if (sending_ && now - last_sent_ >= limits::kHandoverPause) return host_.session_stays(*this);
@@ -49,6 +51,7 @@ SessionState Session::state() const {
 void Session::hand_over() {
   assert(pause_ == Pause::kReached);
   phase_ = Phase::kClosed;
+  if (throttled_) host_.ring().cancel(admission_);
   socket_.reset();  // without shutdown(), which would end it for the other process, too
   schedule_pump();
 }
@@ -59,8 +62,11 @@ void Session::adopt(SessionState state, std::shared_ptr<Export> exported) {
   phase_ = Phase::kTransmission;
   was_negotiated_ = true;
   export_ = std::move(exported);
+  received_at_ = std::chrono::steady_clock::now();
+  begin_metrics();
   payload_left_ = state.payload_left;
   payload_request_ = state.payload_request;
+  payload_request_.received = received_at_;
   payload_error_ = state.payload_error;
   schedule_pump();
   // Without bytes of the client's it begins at rest.

@@ -3,6 +3,7 @@
 #include <cassert>
 #include <cstring>
 
+#include "server/reply_memory.h"
 #include "server/session.h"
 
 namespace underlay {
@@ -20,8 +21,13 @@ bool Session::consume_transmission() {
   }
   const size_t header = request_bytes(negotiated);
   if (input().size() < header) return false;
-  request_waits_ = !handle(parse_request(input().first(header), negotiated));
+  Request request = parse_request(input().first(header), negotiated);
+  request.received = waits_since_.value_or(received_at_);
+  request_waits_ = !handle(request);
+  waits_since_.reset();
+  if (request_waits_) waits_since_ = request.received;
   if (request_waits_) return false;
+  admitted_ = false;
   input_begin_ += header;
   return true;
 }
@@ -54,12 +60,23 @@ bool Session::handle(const Request& request) {
   if (error != WireError::kNone) return reply_error(request, error);
   // Validated: the request is within the export and of bounded length from here on.
   if (request.command == Command::kFlush || request.length == 0) return reply_success(request);
-  if (export_->changed()) return reply_error(request, WireError::kIo);
+  return admit(request) && start_request(request);
+}
+
+// The same of a request that was validated and reads.
+bool Session::start_request(const Request& request) {
+  if (export_->changed()) {
+    if (hold_of_changed(request)) return true;
+    if (!reply_error(request, WireError::kIo)) return false;
+    end_hold(request, false);
+    return true;
+  }
   if (request.command == Command::kRead) return start_read(request);
   if (worker_operations_ == limits::kWorkerOperations) return false;
   ++worker_operations_;
   ++operations_;
-  WorkerOperation::start(host_.ring(), host_.workers(), *this, *export_, negotiated, request);
+  WorkerOperation::start(host_.ring(), host_.workers(), *this, *export_, handshake_.negotiated(),
+                         request);
   return true;
 }
 
@@ -68,9 +85,13 @@ bool Session::start_read(const Request& request) {
   const size_t send_file = is_unix_socket_ ? limits::kSendFile : limits::kSendFileTcp;
   if (request.length >= send_file && find_parts(request)) return start_parts(request);
   const bool short_read = request.length <= limits::kInlineRead;
-  if (short_read && read_inline(request)) return true;
+  if (short_read && read_inline(request)) {
+    if (request.tries > 0) end_hold(request, true);
+    return true;
+  }
   if (memory_wanted_) return false;
-  if (operation_bytes_ > 0 && operation_bytes_ + request.length > limits::kOperationBytes) {
+  if (operation_bytes_ > 0 && operation_bytes_ + request.length >
+                                  share_of_reply_memory(limits::kOperationBytes, host_.buffers())) {
     return false;  // read_done() pumps again
   }
   auto buffer =
@@ -106,12 +127,14 @@ bool Session::read_inline(const Request& request) {
   for (const ZeroRuns::Run& run : inline_zeros_) {
     if (run.length == length) {
       queue_.commit(writer.put_hole(room, request.offset, length, true));
+      count(request, true);
       return true;
     }
     // A reply this short is one chunk.
     std::memset(data.data() + run.offset, 0, static_cast<size_t>(run.length));
   }
   queue_.commit(header + length);
+  count(request, true);
   return true;
 }
 
@@ -133,18 +156,30 @@ ReadOperation& Session::take_read_operation() {
 void Session::read_done(ReadOperation& operation) {
   --operations_;
   operation_bytes_ -= operation.request().length;
-  finished_reads_.push_back(&operation);
+  if (!operation.result() && hold(operation.request(), operation.result().error())) {
+    (void)operation.take_buffer();
+    free_reads_.push_back(&operation);
+  } else {
+    end_hold(operation.request(), operation.result().has_value());
+    finished_reads_.push_back(&operation);
+  }
   schedule_pump();
 }
 
 void Session::operation_done(std::unique_ptr<WorkerOperation> operation) {
   --operations_;
-  finished_operations_.push_back(std::move(operation));
+  if (!operation->result() && hold(operation->request(), operation->result().error())) {
+    --worker_operations_;
+  } else {
+    end_hold(operation->request(), operation->result().has_value());
+    finished_operations_.push_back(std::move(operation));
+  }
   schedule_pump();
 }
 
 // Queues the replies to what has finished, as far as memory allows.
 void Session::reply_finished() {
+  finishing_ = true;
   size_t replied = 0;
   for (; replied < finished_reads_.size(); ++replied) {
     ReadOperation& operation = *finished_reads_[replied];
@@ -161,6 +196,7 @@ void Session::reply_finished() {
   }
   finished_operations_.erase(finished_operations_.begin(),
                              finished_operations_.begin() + static_cast<std::ptrdiff_t>(replied));
+  finishing_ = false;
 }
 
 bool Session::reply_read(ReadOperation& operation) {
@@ -205,6 +241,7 @@ bool Session::reply_read_data(ReadOperation& operation) {
   queue_data(at, request.length);
   queue_.append_owner(*std::move(headers));
   queue_.append_owner(std::move(data));
+  count(request, true);
   return true;
 }
 
@@ -244,6 +281,7 @@ bool Session::reply_status(const WorkerOperation& operation) {
   for (const BlockStatus::Bitmap& bitmap : status.bitmaps) put(bitmap.id, bitmap.extents);
   queue_.append(room.first(size));
   queue_.append_owner(*std::move(buffer));
+  count(operation.request(), true);
   return true;
 }
 
@@ -254,6 +292,7 @@ bool Session::reply_success(const Request& request) {
     return false;
   }
   queue_.commit(ReplyWriter(handshake_.negotiated(), request).put_success(room));
+  count(request, true);
   return true;
 }
 
@@ -267,6 +306,7 @@ bool Session::reply_error(const Request& request, WireError error) {
     return false;
   }
   queue_.commit(ReplyWriter(handshake_.negotiated(), request).put_error(room, error, message));
+  count(request, false);
   return true;
 }
 

@@ -25,6 +25,7 @@ void Session::rest() {
   receive_buffer_.reset();
   read_ahead_.stop();  // its share of the cache is for those who read
   queue_.release_memory();
+  if (tls_) tls_->release_memory();
   input_begin_ = input_end_ = 0;
   (void)std::exchange(free_reads_, {});
   (void)std::exchange(reads_, {});
@@ -50,17 +51,18 @@ void Session::on_readable(int result) {
   --outstanding_;
   if (phase_ != Phase::kClosed) {
     if (result >= 0) {
-      (void)wake_up();
+      if (receive_buffer_ == nullptr) (void)wake_up();
     } else if (result != -ECANCELED && result != -EINTR && result != -EAGAIN) {
       close();
     }
+    rest();
   }
   schedule_pump();
 }
 
 void Session::stop_receiving() {
   if (!receiving_) return;
-  if (receive_buffer_ != nullptr) {
+  if (receive_buffer_ != nullptr && !tls_) {
     host_.ring().cancel(received_);
   } else {
     host_.ring().cancel(readable_);

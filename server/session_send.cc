@@ -63,6 +63,7 @@ void Session::flush() {
     const auto file = queue_.file();
     const int64_t result = file ? send_from_file(*file) : send_from_memory();
     if (result == -EAGAIN || result == -EINTR) return wait_to_send(file.has_value());
+    if (result == -ENOBUFS && tls_) return memory_wanted();
     if (result <= 0) return close();
     queue_.sent(static_cast<size_t>(result));
     turn_left_ -= std::min(turn_left_, static_cast<size_t>(result));
@@ -71,6 +72,7 @@ void Session::flush() {
 }
 
 int64_t Session::send_from_memory() {
+  if (tls_) return send_encrypted();
   const bool more = queue_.prepare(message_);
   const ssize_t sent =
       ::sendmsg(socket_.get(), &message_, MSG_NOSIGNAL | MSG_DONTWAIT | (more ? MSG_MORE : 0));
@@ -94,11 +96,11 @@ int64_t Session::send_from_file(const SendQueue::FilePart& file) {
 }
 
 // Until the client has read something: the ring sends what lies in memory, and tells when there is
-// room for what lies in files.
+// room for what lies in files or is to be encrypted.
 void Session::wait_to_send(bool for_file) {
   sending_ = true;
   ++outstanding_;
-  if (for_file) return host_.ring().wait_writable(socket_.get(), writable_);
+  if (for_file || tls_) return host_.ring().wait_writable(socket_.get(), writable_);
   queue_.prepare(message_);
   host_.ring().send(socket_.get(), message_, sent_);
 }

@@ -12,9 +12,14 @@ constexpr const char* kUsage = R"(Usage: underlay-nbd [OPTIONS] FILE
   or:  underlay-nbd -c DEV [OPTIONS] FILE
   or:  underlay-nbd -d DEV
   or:  underlay-nbd -L [OPTIONS]
+  or:  underlay-nbd ctl [OPTIONS] COMMAND [KEY=VALUE]...
 Serves disk images read-only to NBD clients; takes the options of qemu-nbd -r.
 
+Commands:
+  ctl COMMAND [KEY=VALUE]...    ask a running server, see 'underlay-nbd ctl --help'
+
   -h, --help                display this help and exit
+      --help-limits         print what clients and images may ask for at most, and exit
   -V, --version             output version information and exit
 
 Connection properties:
@@ -34,6 +39,10 @@ Exposing part of the image:
 
 More than one export at once:
       --export NAME=IMAGE   also export IMAGE (as FILE, with the same -f, -l, --image-opts) as NAME
+      --export-rule RULE    'PATTERN,KEY=VALUE,...' of exports whose names have PATTERN (*, ?, []):
+                            tls=require, clients=NUM, bandwidth=SIZE and requests=NUM a second,
+                            user=USER, group=GROUP, network=ADDRESS/BITS; repeatable, the first that
+                            fits counts
       --directory DIR       export each image in the folder DIR under its file name
 
 General purpose options:
@@ -41,8 +50,11 @@ General purpose options:
       --fork                fork off the server process and exit the parent once the server is
                             running
       --pid-file=PATH       store the server's process ID in the given file
-      --config FILE         read further options from FILE, as lines OPTION = VALUE with long names
+      --config FILE         read further options from FILE, as lines OPTION = VALUE with long names;
+                            SIGHUP reads it again
+      --control PATH        answer 'underlay-nbd ctl' on the unix socket PATH, only for this user
       --allow-path DIR      images may name files (backing files, extents) in DIR, too; repeatable
+  -U, --force-share         serve images that another program has open for writing, too
       --parent CHILD=PATH   the parent of the image CHILD (path, or file name alone) is PATH;
                             repeatable
       --reader NAME         who reads the images: 'own' (default), or 'libyal' (libqcow, libvhdi)
@@ -52,10 +64,32 @@ General purpose options:
       --threads NUM         threads that serve clients (default '0', one for each processor)
       --poll MICROSECONDS   look for requests for up to this time, at most 1000, before a thread
                             sleeps, while they come that soon: latency for CPU time (default '0')
+      --on-error MODE       what becomes of reads of the image that fail for a reason that may pass:
+                            'eio' (default): an error, after a few tries within two seconds; 'hold':
+                            they are tried again until they succeed
+      --metrics ADDRESS     answer GET /metrics (Prometheus) at HOST:PORT or the unix socket PATH
+      --slow-requests MS    log requests that take MS milliseconds or longer (default '0', none)
       --handover PATH       listen on the unix socket PATH for a successor, which takes over all
                             clients without their notice
       --take-over PATH      take over the clients and listening sockets (instead of -k, -b, -p) of
                             the server that runs with --handover PATH, which then exits
+
+Encryption:
+      --tls-creds=ID        encrypt with the credentials ID: --object tls-creds-x509,id=ID,
+                            dir=FOLDER,endpoint=server[,verify-peer=no][,priority=][,passwordid=],
+                            or tls-creds-psk,id=ID,dir=FOLDER,endpoint=server
+      --tls-authz=ID        only clients whose certificate --object authz-simple,id=ID,identity=NAME
+                            or authz-list-file,id=ID,filename=FILE allows
+      --tls MODE            'require' (default with --tls-creds): only encrypted connections; 'on':
+                            as the client likes; 'off'
+
+Rights:
+      --user USER           become this user, or USER:GROUP, once everything is open (needs root)
+      --sandbox MODE        'on' (default): give up, once everything is open, all that serving does
+                            not need: files, system calls, capabilities; or 'off'
+      --sandbox-test        print what a server with the other options could still do, and exit
+      --peer-user USER      only this user (name or number) may connect to Unix sockets; repeatable
+      --peer-group GROUP    the same, for whoever is in this group; repeatable
 
 Kernel integration (needs root):
   -c, --connect=DEV         connect FILE to the nbd device DEV, and go to the background unless -v;
@@ -70,7 +104,8 @@ Block device options:
                             export an internal snapshot of FILE; SNAPSHOT_PARAM is
                             'snapshot.id=[ID],snapshot.name=[NAME]', or '[ID_OR_NAME]'
       --object OBJECT       a passphrase: 'secret,id=ID,file=FILE[,format=raw|base64]', all bytes of
-                            FILE, for encrypt.key-secret=ID in --image-opts; repeatable
+                            FILE, for encrypt.key-secret=ID in --image-opts; or what --tls-creds and
+                            --tls-authz name; repeatable
       --image-opts          treat FILE as image options: driver=FORMAT,file.filename=FILE
 
 Checked, but without effect on a server that only reads:

@@ -1,6 +1,6 @@
 """Builds VDIs that qemu-img cannot make: differencing ones, discarded blocks, other block sizes,
 extra bytes before each block, odd sizes, blocks in another order. The layout is that of VirtualBox's
-VDICore.h (VDIPREHEADER, VDIHEADER1, VDIHEADER1PLUS), as formats/vdi_layout.h draws it."""
+VDICore.h (VDIPREHEADER, VDIHEADER1, VDIHEADER1PLUS), as formats/vdi/vdi_layout.h draws it."""
 import hashlib
 import random
 import struct

@@ -101,10 +101,10 @@ def batmap_checksum(bits, version):
 def sparse(data, name, parent=None, parent_name="", locators=(), unicode_name=b"",
            block_size=2 << 20, spare_entries=0, batmap=False, whole_bytes=False,
            batmap_version=0x00010002, keyhash=0, sector_bits=False, lsb_first=False,
-           parent_time=0, data_space=SECTOR, **fields):
+           parent_time=0, data_space=SECTOR, bits_beside_batmap=False, **fields):
     """A dynamic VHD with the contents `data`, or a differencing one over the contents `parent` of
     the VHD `parent_name` (None: a raw disk, as tapdisk says it). `batmap`: tapdisk's, and no sector
-    bitmap in blocks that are full. `sector_bits`: of a dynamic one, sectors of zeros have no bit,
+    bitmap in blocks that are full, or both with `bits_beside_batmap`. `sector_bits`: of a dynamic one, sectors of zeros have no bit,
     and other bytes. `lsb_first`: the sector bitmaps of tapdisk 0.1."""
     kind = DYNAMIC if parent is None else DIFFERENCING
     below = bytes(len(data)) if parent is None else parent[:len(data)].ljust(len(data), b"\0")
@@ -124,7 +124,8 @@ def sparse(data, name, parent=None, parent_name="", locators=(), unicode_name=b"
         for number, (bitmap, stored) in blocks.items():
             if bitmap.count(0xFF) == len(bitmap):
                 bits[number // 8] |= 0x80 >> number % 8
-                blocks[number] = (bytes(len(bitmap)), stored)
+                if not bits_beside_batmap:
+                    blocks[number] = (bytes(len(bitmap)), stored)
         middle = padded(struct.pack(">8sQIII", b"tdbatmap", after_table + SECTOR,
                                     len(bits) // SECTOR, batmap_version,
                                     batmap_checksum(bits, batmap_version)) + bytes([0, keyhash]))

@@ -98,6 +98,7 @@ def check_others_are_served(lab, hog_threads, other_threads):
         threads = itertools.cycle(hog_threads)
         take_all_reply_memory(lambda: connect_to_both()[next(threads)])
         time.sleep(1)  # until the replies are made
+        check(server.resident_bytes() > REPLY_MEMORY / 2, "most of the memory is not in use")
         deadline = time.monotonic() + PATIENCE_SECONDS
         for other in others:
             other.send_request(nbd.CMD_READ, 0, OTHERS_READ)
@@ -105,7 +106,6 @@ def check_others_are_served(lab, hog_threads, other_threads):
             other.socket.settimeout(max(0.1, deadline - time.monotonic()))
             answer = other.answer(OTHERS_READ, 0, is_read=True)
             check(answer.error == 0 and answer.data == contents[:OTHERS_READ], "wrong answer")
-        check("memory is short" in server.stderr(), "the memory was never short")
 
 
 def rule_unread_replies_delay_clients_for_seconds_only(lab):

@@ -7,6 +7,7 @@ serve() runs the `program` argument, else $UNDERLAY_NBD, on a socket of its own;
 Several servers may run at the same time.
 """
 import contextlib
+import mmap
 import os
 import re
 import shutil
@@ -20,6 +21,13 @@ DEADLINE = 10  # seconds that starting, stopping or answering may take
 
 SANITIZER_REPORT = re.compile(
     r"ERROR: (Address|Leak|Memory)Sanitizer|WARNING: ThreadSanitizer|runtime error:")
+
+
+def sanitized(program):
+    """Was it built with a sanitizer that costs time and memory, which are no property of the program?"""
+    with open(program, "rb") as file, \
+            mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as contents:
+        return any(contents.find(name) >= 0 for name in (b"__asan_init", b"__tsan_init"))
 
 
 class ServerFailure(AssertionError):
@@ -115,6 +123,15 @@ class Server:
                 if line.startswith(field + ":"):
                     return int(line.split()[1]) * 1024
         raise ServerFailure(f"the server has no {field}: it has ended\n" + self.stderr())
+
+    def opened(self):
+        """What its descriptors are of."""
+        folder = f"/proc/{self.pid}/fd"
+        targets = []
+        for name in os.listdir(folder):
+            with contextlib.suppress(FileNotFoundError):  # closed since the folder was listed
+                targets.append(os.readlink(os.path.join(folder, name)))
+        return targets
 
     def fail(self, what):
         raise ServerFailure(f"{' '.join(self.command)}: {what}\n{self.stderr()}")

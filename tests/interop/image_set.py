@@ -1,6 +1,8 @@
 """The images of an image maker (tests/images/common.py), judged one by one."""
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import traceback
@@ -9,6 +11,37 @@ import traceback
 def make_images(maker, folder):
     """Runs the maker; the lines of its manifest: images to be read, images to be refused."""
     subprocess.run([sys.executable, maker, folder], check=True)
+    return read_manifest(maker, folder)
+
+
+def shared_images(maker, folder):
+    """The same for who changes none of them and puts nothing beside them. Where the environment names
+    a folder in UNDERLAY_IMAGES, many tests share what one of them has made there."""
+    shared = os.environ.get("UNDERLAY_IMAGES")
+    if not shared:
+        return make_images(maker, folder)
+    place = os.path.join(shared, format_of(maker))
+    made = place + ".made"
+    os.makedirs(shared, exist_ok=True)
+    with open(place + ".lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not is_newer_than_makers(made, os.path.dirname(maker)):
+            shutil.rmtree(place, ignore_errors=True)
+            os.makedirs(place)
+            make_images(maker, place)
+            os.sync()  # until then, what a file takes may still change
+            with open(made, "w", encoding="ascii"):
+                pass
+    return read_manifest(maker, place)
+
+
+def is_newer_than_makers(path, makers):
+    changed = max(os.path.getmtime(os.path.join(makers, name)) for name in os.listdir(makers)
+                  if name.endswith(".py"))
+    return os.path.exists(path) and os.path.getmtime(path) > changed
+
+
+def read_manifest(maker, folder):
     manifest = os.path.join(folder, format_of(maker) + ".jsonl")
     with open(manifest, encoding="utf-8") as lines:
         images = [json.loads(line) for line in lines]
@@ -49,6 +82,14 @@ def judge(images, rule, what):
             if not isinstance(error, AssertionError):
                 traceback.print_exc(file=sys.stdout)
     return failed
+
+
+def judge_rules(namespace, lab):
+    """Calls each function rule_... of a module's globals() with the lab; the names of those that raised."""
+    rules = [{"name": name.removeprefix("rule_").replace("_", " "), "rule": rule}
+             for name, rule in namespace.items() if name.startswith("rule_")]
+    assert rules, "no rules"
+    return judge(rules, lambda each: each["rule"](lab), "rule")
 
 
 class Matrix:

@@ -64,7 +64,7 @@ def is_served(server_program, image, output):
 def main():
     maker, disk_dump, server_program = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
-        images, refused = image_set.make_images(maker, folder)
+        images, refused = image_set.shared_images(maker, folder)
         judge = Judge(disk_dump, folder)
         failed = image_set.judge(images, judge.reads_the_same_or_refuses, "libyal")
         failed += image_set.judge(refused, judge.is_refused, "refused by libyal")

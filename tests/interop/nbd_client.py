@@ -91,10 +91,15 @@ def meta_option(name, queries):
 class Connection:
     """One connection. Context manager; closes the socket at the end of the block."""
 
-    def __init__(self, path, timeout=10):
-        self.socket = socket.socket(socket.AF_UNIX)
+    def __init__(self, address, timeout=10):
+        """`address`: a path, or a TCP port of this machine."""
+        tcp = isinstance(address, int)
+        self.socket = socket.socket(socket.AF_INET if tcp else socket.AF_UNIX)
+        # Not settimeout() yet: with that, a full backlog is an error and no reason to wait.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO,
+                               struct.pack("@ll", int(timeout), 0))
+        self.socket.connect(("127.0.0.1", address) if tcp else address)
         self.socket.settimeout(timeout)
-        self.socket.connect(path)
         self.structured = False
         self.extended = False
         self.export = None
@@ -305,6 +310,20 @@ class Connection:
 
     def command_error(self, *args, **kwargs):
         return self.command(*args, **kwargs).error
+
+
+def in_transmission(address, name="", timeout=10, structured=False, extended=False, contexts=()):
+    """A connection in transmission. `contexts`: their ids are in connection.contexts."""
+    connection = Connection(address, timeout)
+    connection.greeting()
+    if extended:
+        connection.negotiate_extended()
+    elif structured:
+        connection.negotiate_structured()
+    if contexts:
+        connection.contexts = connection.set_contexts(name, contexts)
+    connection.go(name)
+    return connection
 
 
 def assemble(chunks, cookie, offset, length, is_read, extended):

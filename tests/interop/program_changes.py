@@ -31,6 +31,22 @@ def check_change_is_noticed(lab, format_name, change):
             check(fails(newcomer), "a newcomer reads the changed image")
 
 
+def rule_under_hold_reads_of_a_changed_image_wait_and_are_never_answered(lab):
+    for change in (overwrite, lambda path: os.truncate(path, 2 * MIB)):
+        path, contents = make_image(lab, "raw")
+        with lab.serve("--on-error=hold", "-f", "raw", path) as server:
+            with connect(server) as connection:
+                expect(connection.read(3 * MIB, 512).data, contents[3 * MIB:3 * MIB + 512], "contents")
+                change(path)
+                wait_for(lambda: "fail from now on" in server.stderr(), NOTICED_SECONDS, "a log line")
+                connection.send_request(nbd.CMD_READ, 3 * MIB, 512)
+                connection.expect_silence(2)
+                check("is held until it can be answered" in server.stderr(), "it does not say so")
+                # Whoever connects to the next server may ask again.
+                server.terminate()
+                connection.expect_closed()
+
+
 def append(path):
     with open(path, "ab") as out:
         out.write(bytes(512))

@@ -21,9 +21,7 @@ class Lab:
     def __init__(self, program, folder):
         self.program = program
         self.folder = folder
-        self.sanitized = b"libasan" in subprocess.run(["ldd", program], stdout=subprocess.PIPE,
-                                                      check=True).stdout
-        # A sanitizer costs time and memory, which are no property of the program.
+        self.sanitized = harness.sanitized(program)
         self.cost = 4 if self.sanitized else 1
         self.counter = 0
 

@@ -58,16 +58,8 @@ class Target:
 
     def ready(self, structured=False, extended=False, contexts=(), server=None, name=""):
         """A connection in transmission. `contexts`: their ids are in connection.contexts."""
-        connection = nbd.Connection((server or self.server).socket)
-        connection.greeting()
-        if extended:
-            connection.negotiate_extended()
-        elif structured:
-            connection.negotiate_structured()
-        if contexts:
-            connection.contexts = connection.set_contexts(name, contexts)
-        connection.go(name)
-        return connection
+        return nbd.in_transmission((server or self.server).socket, name, structured=structured,
+                                   extended=extended, contexts=contexts)
 
     def check_read(self, connection, offset, length, **request):
         answer = connection.read(offset, length, **request)

@@ -18,7 +18,7 @@ import image_set
 def main():
     maker, program, *oracle = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
-        images, refused = image_set.make_images(maker, folder)
+        images, refused = image_set.shared_images(maker, folder)
         output = os.path.join(folder, "dumped")
         if oracle:
             images = [image for image in images if oracle[0] in image["oracles"]]

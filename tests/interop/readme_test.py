@@ -28,6 +28,8 @@ VARYING = [
     (r"in \d+ ms", "in TIME ms"),
     # What ext4 writes by itself, and when; how much the kernel's headers are.
     (r"\b[0-9.]+[KM] (of|stored|copied)", r"SIZE \1"),
+    # What the file system makes of a sparse file.
+    (r"disk size: .*", "disk size: SIZE"),
     (r"(mapped|zero): +[0-9.]+[KM]", r"\1: SIZE"),
     (r"\d+ bytes compressed", "BYTES compressed"),
     # This machine's kernel, where that can.

@@ -82,9 +82,13 @@ def must(*command, seconds=60):
 
 
 @contextlib.contextmanager
-def started(*command):
-    """A program that runs during the block, and not longer, whatever happens."""
-    with subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL) as process:
+def started(*command, log=None):
+    """A program that runs during the block, and not longer, whatever happens. `log`: a file for what
+    it says."""
+    with contextlib.ExitStack() as stack:
+        said = stack.enter_context(open(log, "wb")) if log else None
+        process = stack.enter_context(subprocess.Popen([str(word) for word in command], stderr=said,
+                                                       stdin=subprocess.DEVNULL))
         try:
             yield process
         finally:

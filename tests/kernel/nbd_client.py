@@ -1,48 +1,14 @@
 #!/usr/bin/python3
 """underlay-nbd under the kernel's own NBD client: attached by nbd-client, and as the origin of a
 thin volume that dmsetup makes. What has to hold before underlay-thin joins the parts."""
-import contextlib
 import os
 import pathlib
 import shutil
 
 import guest
-from guest import (MIB, PROGRAMS, WORK, check, equal, mounted, must, nbd_reads, read_at,
-                   same_contents, scenario, scenario_with_io_errors, started, template, templates,
-                   wait_for, write_at)
-
-POOL_DATA, POOL_METADATA = "/dev/ram0", "/dev/ram1"
-SECTOR = 512
-
-
-@contextlib.contextmanager
-def attached(one, *options, device="/dev/nbd0"):
-    """(the device of the template, the server)"""
-    socket = WORK / "socket"
-    with started(PROGRAMS / "underlay-nbd", "-t", "-k", socket, "-f", one.format,
-                 one.path) as server:
-        wait_for(socket.exists, "the server listens", 10)
-        must("nbd-client", "-unix", socket, device, *options)
-        yield device, server
-        must("nbd-client", "-d", device)
-    socket.unlink()  # the next server's is another
-
-
-def thin_on(origin, size, name="volume"):
-    """A thin volume of `size` bytes with an external origin, in a new pool."""
-    write_at(POOL_METADATA, 0, bytes(4096))
-    must("dmsetup", "create", "pool", "--table",
-         f"0 {128 * MIB // SECTOR} thin-pool {POOL_METADATA} {POOL_DATA} 128 0")
-    must("dmsetup", "message", "pool", "0", "create_thin 0")
-    must("dmsetup", "create", name, "--table",
-         f"0 {size // SECTOR} thin /dev/mapper/pool 0 {origin}")
-    return f"/dev/mapper/{name}"
-
-
-def remove_thin(name="volume"):
-    must("dmsetup", "remove", name)
-    must("dmsetup", "remove", "pool")
-
+from attaching import SECTOR, attached, remove_thin, thin_on
+from guest import (MIB, WORK, check, equal, mounted, must, nbd_reads, read_at, same_contents,
+                   scenario, scenario_with_io_errors, template, templates, write_at)
 
 @scenario
 def every_template_has_its_contents():

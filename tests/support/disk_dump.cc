@@ -10,9 +10,9 @@
 #include <cerrno>
 #include <iostream>
 
-#include "formats/chain_options.h"
-#include "formats/image_opts.h"
 #include "formats/open_chain.h"
+#include "formats/options/chain_options.h"
+#include "formats/options/image_opts.h"
 #include "io/confined_open.h"
 #include "io/unique_fd.h"
 

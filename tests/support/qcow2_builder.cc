@@ -197,4 +197,41 @@ uint64_t Qcow2Builder::put_bitmaps(const std::vector<Bitmap>& bitmaps) {
   return place;
 }
 
+uint64_t Qcow2Builder::put_refcounts(uint32_t order) {
+  refcount_order_ = order;
+  const uint64_t in_block = cluster_size() * 8 >> order;
+  const uint64_t used = clusters();
+  uint64_t blocks = 0;
+  uint64_t table_clusters = 0;
+  while (blocks * in_block < used + blocks + table_clusters) {
+    ++blocks;
+    table_clusters = div_round_up(blocks * 8, cluster_size());
+  }
+  const uint64_t table = append(Bytes(table_clusters * cluster_size()));
+  for (uint64_t i = 0; i < blocks; ++i) set64(table + i * 8, append(Bytes(cluster_size())));
+  set64(48, table);
+  set32(56, static_cast<uint32_t>(table_clusters));
+  if (options_.version >= 3) set32(96, order);
+  for (uint64_t cluster = 0; cluster < clusters(); ++cluster) set_refcount(cluster, 1);
+  return table;
+}
+
+void Qcow2Builder::set_refcount(uint64_t cluster, uint64_t refcount) {
+  const uint64_t in_block = cluster_size() * 8 >> refcount_order_;
+  const uint64_t block = get64(get64(48) + cluster / in_block * 8);
+  const uint64_t bit = cluster % in_block << refcount_order_;
+  const uint64_t at = block + bit / 8;
+  const uint32_t bits = 1u << refcount_order_;
+  if (bits >= 8) {  // big-endian
+    for (uint32_t i = 0; i < bits / 8; ++i) {
+      file[at + i] = std::byte(static_cast<uint8_t>(refcount >> (bits - 8 - i * 8)));
+    }
+    return;
+  }
+  const auto mask = static_cast<uint8_t>((1u << bits) - 1);
+  const auto shift = static_cast<unsigned>(bit % 8);
+  file[at] &= std::byte(static_cast<uint8_t>(~(mask << shift)));
+  file[at] |= std::byte(static_cast<uint8_t>((refcount & mask) << shift));
+}
+
 }  // namespace underlay

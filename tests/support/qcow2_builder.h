@@ -11,7 +11,7 @@
 namespace underlay {
 
 // Layout: header cluster, L1 table, and then whatever is put, in the order it is put. Reference
-// counts are left out: no reader needs them.
+// counts are left out unless they are put: no reader needs them.
 class Qcow2Builder {
  public:
   using Bytes = std::vector<std::byte>;
@@ -76,6 +76,13 @@ class Qcow2Builder {
   };
   uint64_t put_bitmaps(const std::vector<Bitmap>& bitmaps);
 
+  // Refcount table and blocks behind all that was put: every cluster of the file has refcount 1. A
+  // refcount has 2^order bits; version 2 has 16. Returns the offset of the table.
+  uint64_t put_refcounts(uint32_t order = 4);
+  // REQUIRES: put_refcounts(), whose blocks cover the cluster.
+  void set_refcount(uint64_t cluster, uint64_t refcount);
+  uint64_t clusters() const { return div_round_up(file.size(), cluster_size()); }
+
   void set32(uint64_t offset, uint32_t value) { store_be(MutableByteSpan(file), offset, value); }
   void set64(uint64_t offset, uint64_t value) { store_be(MutableByteSpan(file), offset, value); }
   uint64_t get64(uint64_t offset) const { return load_be<uint64_t>(file, offset); }
@@ -90,6 +97,7 @@ class Qcow2Builder {
 
   Options options_;
   uint64_t extensions_end_;
+  uint32_t refcount_order_ = 4;
 };
 
 // One cluster's stored form.

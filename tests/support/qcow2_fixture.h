@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "formats/disk.h"
-#include "formats/qcow2.h"
+#include "formats/qcow2/qcow2.h"
 #include "io/memory_source.h"
 #include "tests/support/qcow2_builder.h"
 

@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "formats/vhdx_layout.h"
+#include "formats/vhdx/vhdx_layout.h"
 #include "tests/support/store_le.h"
 #include "tests/support/test_bytes.h"
 

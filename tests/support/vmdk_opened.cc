@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "formats/vmdk.h"
+#include "formats/vmdk/vmdk.h"
 
 namespace underlay::vmdk_test {
 namespace {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 namespace underlay {
 namespace {
@@ -44,6 +45,19 @@ TEST_CASE("buffer: has room for what was asked, aligned to a page") {
     buffer.reset();
     CHECK(budget.used() == 0);
   }
+}
+
+TEST_CASE("buffer: whoever asks for much leaves something to those who ask for little") {
+  ByteBudget budget(64 << 20, 0);
+  BufferPool pool(budget);
+  std::vector<Buffer> kept;
+  for (const size_t size : {size_t{16} << 20, size_t{1} << 20, size_t{64} << 10}) {
+    while (auto buffer = pool.allocate(size, Use::kBulk)) kept.push_back(*std::move(buffer));
+    CHECK(pool.left() < BufferPool::kShare * size);
+    CHECK(pool.left() >= (BufferPool::kShare - 1) * size);
+  }
+  CHECK(pool.allocate(4096, Use::kBulk));
+  CHECK(!pool.allocate(4096, Use::kBulk, 64 << 10));  // what is held elsewhere counts
 }
 
 TEST_CASE("buffer: of a used-up budget there is none, until one is given back") {
@@ -100,16 +114,16 @@ TEST_CASE("buffer: has one owner, who gives it back once") {
 }
 
 TEST_CASE("buffer: what its user holds elsewhere counts as long as it lives") {
-  ByteBudget budget(100'000, 0);
+  ByteBudget budget(400'000, 0);
   BufferPool pool(budget);
-  CHECK_FALSE(pool.allocate(4096, Use::kBulk, 96'000));
+  CHECK_FALSE(pool.allocate(4096, Use::kBulk, 100'000));
   CHECK(budget.used() == 0);
   {
     Buffer buffer = *pool.allocate(4096, Use::kBulk, 90'000);
     CHECK(buffer.capacity() == 4096);
     Buffer moved(std::move(buffer));
     CHECK(budget.used() == 94'096);
-    CHECK_FALSE(pool.allocate(8192, Use::kBulk));
+    CHECK_FALSE(pool.allocate(8192, Use::kBulk, 90'000));
   }
   CHECK(budget.used() == 0);
 }

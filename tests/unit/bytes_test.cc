@@ -70,6 +70,20 @@ TEST_CASE("range_within never wraps") {
   CHECK(range_within(kMax - 1, 1, kMax));
 }
 
+TEST_CASE("zeros are found wherever another byte stands") {
+  CHECK(is_zero({}));
+  std::array<std::byte, 100> bytes{};
+  CHECK(is_zero(bytes));
+  for (std::byte& byte : bytes) {
+    byte = std::byte{0x80};
+    CHECK(!is_zero(bytes));
+    byte = std::byte{0};
+  }
+  bytes.fill(std::byte{1});
+  CHECK(!is_zero(bytes));
+  CHECK(!is_zero(ByteSpan(bytes).first(1)));
+}
+
 TEST_CASE("rounding up is exact and refuses to wrap") {
   CHECK(div_round_up(0, 512) == 0);
   CHECK(div_round_up(1, 512) == 1);

@@ -204,5 +204,69 @@ TEST_CASE("--allow-path must be an existing folder") {
   CHECK(file.error().kind == ErrorKind::kUsage);
 }
 
+using Kind = NamedPlace::Kind;
+
+NamedPlace located(const World& world, const std::string& name) {
+  const auto place = locate_named_file(world.in_images("top.img"), name);
+  REQUIRE(place);
+  return *place;
+}
+
+TEST_CASE("where a name leads is found as it would be opened") {
+  const World world;
+  fs::create_symlink("base.img", world.in_images("link"));
+  fs::create_symlink("../outside/secret.img", world.in_images("out"));
+  fs::create_directory_symlink("../outside", world.in_images("folder"));
+  for (const char* name : {"base.img", "./sub/../base.img", "link", "sub/deep.img"}) {
+    CAPTURE(name);
+    const NamedPlace place = located(world, name);
+    CHECK(place.kind == Kind::kFile);
+    CHECK(place.inside);
+    CHECK(place.size == 4);
+    CHECK(place.identity == world.open(name)->source->identity());
+  }
+  CHECK(located(world, "link").path == world.in_images("base.img"));
+  for (const char* name : {"out", "../outside/secret.img", "folder/secret.img", "/etc/passwd",
+                           "../images-too/near.img"}) {
+    CAPTURE(name);
+    const NamedPlace place = located(world, name);
+    CHECK(place.kind == Kind::kFile);
+    CHECK_FALSE(place.inside);
+  }
+  CHECK(located(world, "folder/secret.img").path == world.folder.path("outside/secret.img"));
+}
+
+TEST_CASE("where a name leads is also found when nothing is there") {
+  const World world;
+  fs::create_symlink("../outside/gone", world.in_images("out"));
+  fs::create_symlink("gone", world.in_images("in"));
+  fs::create_symlink("loop", world.in_images("loop"));
+  for (const char* name : {"gone", "sub/gone/../gone", "in", "base.img/below", "loop"}) {
+    CAPTURE(name);
+    CHECK(located(world, name).kind == Kind::kMissing);
+    CHECK(located(world, name).inside);
+  }
+  for (const char* name : {"out", "../gone", "/gone/gone", "gone/../../gone"}) {
+    CAPTURE(name);
+    CHECK(located(world, name).kind == Kind::kMissing);
+    CHECK_FALSE(located(world, name).inside);
+  }
+  CHECK(located(world, "out").path == world.folder.path("outside/gone"));
+}
+
+TEST_CASE("what is no regular file is told, and not opened") {
+  const World world;
+  REQUIRE(::mkfifo(world.in_images("fifo").c_str(), 0600) == 0);
+  CHECK(located(world, "fifo").kind == Kind::kOther);
+  CHECK(located(world, "sub").kind == Kind::kOther);
+  CHECK(located(world, "/dev/null").kind == Kind::kDevice);
+  for (const std::string& name :
+       {std::string(), std::string("a\0b", 3), std::string(PATH_MAX, 'a')}) {
+    const auto place = locate_named_file(world.in_images("top.img"), name);
+    REQUIRE_FALSE(place);
+    CHECK(place.error().kind == ErrorKind::kMalformed);
+  }
+}
+
 }  // namespace
 }  // namespace underlay

@@ -1,4 +1,4 @@
-#include "formats/container.h"
+#include "formats/container/container.h"
 
 #include <doctest/doctest.h>
 

@@ -5,81 +5,13 @@
 #include <cerrno>
 #include <functional>
 
-#include "io/faulty_source.h"
-#include "io/memory_source.h"
+#include "tests/support/fake_disk.h"
 
 namespace underlay {
 namespace {
 
 using Bytes = std::vector<std::byte>;
 using Kind = Extent::Kind;
-
-// A run of guest bytes. kData: `fill` is what the source holds there.
-struct Piece {
-  Kind kind;
-  uint64_t length;
-  int fill = 0;
-};
-
-// A reader over pieces, whose data lies in a source at the guest offset. A cluster is one
-// kCompressed piece.
-class FakeReader final : public Reader {
- public:
-  explicit FakeReader(std::vector<Piece> pieces) : pieces_(std::move(pieces)) {
-    Bytes stored;
-    for (const Piece& piece : pieces_) {
-      stored.insert(stored.end(), piece.length, static_cast<std::byte>(piece.fill));
-    }
-    size_ = stored.size();
-    source_ = std::make_shared<FaultySource>(std::make_shared<MemorySource>(std::move(stored)));
-  }
-
-  uint64_t size() const override { return size_; }
-  std::vector<const Source*> sources() const override { return {source_.get()}; }
-  FaultySource& faults() const { return *source_; }
-
-  Result<Extent> map(uint64_t offset, uint64_t length, MapFor) const override {
-    ++maps;
-    CHECK(length > 0);
-    CHECK(range_within(offset, length, size_));  // what Reader::map() requires
-    if (map_fails) return fail(ErrorKind::kMalformed, "table is damaged");
-    uint64_t start = 0;
-    for (const Piece& piece : pieces_) {
-      if (offset >= start + piece.length) {
-        start += piece.length;
-        continue;
-      }
-      Extent extent;
-      extent.kind = piece.kind;
-      extent.length = std::min(length, start + piece.length - offset);
-      extent.reserved = piece.kind == Kind::kZero;
-      extent.source = other_source != nullptr ? other_source : source_.get();
-      extent.source_offset = piece.kind == Kind::kCompressed ? start : offset;
-      extent.cluster_start = start;
-      extent.cluster_length = static_cast<uint32_t>(piece.length);
-      return extent;
-    }
-    return fail(ErrorKind::kIo, "asked past the end");
-  }
-
-  Result<void> load_cluster(const Extent& extent, MutableByteSpan out) const override {
-    ++loads;
-    return source_->read_at(extent.source_offset, out);
-  }
-
-  uint64_t cluster_size() const override { return cluster; }
-
-  uint64_t cluster = 0;
-  mutable int maps = 0;
-  bool map_fails = false;
-  const Source* other_source = nullptr;
-  mutable int loads = 0;
-
- private:
-  std::vector<Piece> pieces_;
-  uint64_t size_ = 0;
-  std::shared_ptr<FaultySource> source_;
-};
 
 // 1024 bytes of data, then a hole of the file system; counts who asks for it.
 class HalfHole final : public Source {
@@ -99,31 +31,6 @@ class HalfHole final : public Source {
 
  private:
   MemorySource bytes_{Bytes(4096)};
-};
-
-// A disk over fake layers, the top one first.
-struct Chain {
-  explicit Chain(std::vector<std::vector<Piece>> layers, uint64_t start = 0) {
-    std::vector<Layer> made;
-    for (auto& pieces : layers) {
-      auto reader = std::make_unique<FakeReader>(std::move(pieces));
-      readers.push_back(reader.get());
-      made.push_back({.reader = std::move(reader), .path = "fake"});
-    }
-    disk = std::make_unique<Disk>(std::move(made), caches, start);
-  }
-  // The bytes, each as a letter; "error" when the read fails.
-  std::string text(uint64_t offset, size_t length, ZeroRuns* zeros = nullptr) const {
-    std::string out(length, '#');
-    const auto read = disk->read(offset, std::as_writable_bytes(std::span(out)), zeros);
-    if (!read) return "error";
-    for (char& c : out) c = c == '\0' ? '0' : c;
-    return out;
-  }
-
-  Caches caches;
-  std::vector<FakeReader*> readers;
-  std::unique_ptr<Disk> disk;
 };
 
 std::string repeat(uint64_t count, char c) { return std::string(count, c); }
@@ -204,7 +111,7 @@ TEST_CASE("a failed read of data fails the whole read, in every layer") {
 TEST_CASE("a damaged table fails the read instead of falling through to the parent") {
   for (const size_t layer : {0u, 1u}) {
     const Chain chain({{{Kind::kParent, 512}}, {{Kind::kParent, 512}}, {{Kind::kData, 512, 'c'}}});
-    chain.readers[layer]->map_fails = true;
+    chain.readers[layer]->map_fails_from = 0;
     CHECK(chain.text(0, 512) == "error");
     CHECK(!chain.disk->map(0, 512, MapFor::kStatus));
     CHECK(!chain.disk->prefetch(0, 512));
@@ -284,10 +191,10 @@ TEST_CASE("the images of a chain are asked once for what lies in one run") {
 TEST_CASE("what is wrong elsewhere in a unit does not fail a read, and no failure is remembered") {
   const Chain chain(
       {{{Kind::kParent, 65536}, {Kind::kData, 65536, 'a'}}, {{Kind::kData, 131072, 'b'}}});
-  chain.readers[1]->map_fails = true;
+  chain.readers[1]->map_fails_from = 0;
   CHECK(chain.text(70000, 2) == "aa");
   CHECK(chain.text(0, 2) == "error");
-  chain.readers[1]->map_fails = false;
+  chain.readers[1]->map_fails_from = UINT64_MAX;
   CHECK(chain.text(0, 2) == "bb");
 }
 

@@ -44,6 +44,12 @@ TEST_CASE("printable keeps text and escapes control bytes") {
         "plain text, \xc3\xbcml\xc3\xa4ute \xe2\x82\xac \xf0\x9f\x98\x80");
   CHECK(printable("a\nb\r\t\x1b[2J\x7f") == "a\\x0ab\\x0d\\x09\\x1b[2J\\x7f");
   CHECK(printable(std::string_view("a\0b", 3)) == "a\\x00b");
+  CHECK(printable("a\xe2\x80\xae"
+                  "b\xe2\x81\xa6") ==
+        "a\\xe2\\x80\\xae"
+        "b\\xe2\\x81\\xa6");  // bidi
+  CHECK(printable("\xe2\x80\xa9\xe2\x80\xaf\xe2\x81\xa5\xe2\x81\xaa") ==
+        "\xe2\x80\xa9\xe2\x80\xaf\xe2\x81\xa5\xe2\x81\xaa");
   CHECK(printable("\xc2\x9b") == "\\xc2\\x9b");  // CSI as a C1 control character
 }
 

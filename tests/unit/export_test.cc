@@ -47,7 +47,7 @@ struct Catalog {
                              .path = "memory"},
                   OpenOptions{.format = "raw", .backing_format = {}, .image = {}}, files, caches);
     REQUIRE(opened);
-    catalog.add(std::make_shared<Export>(name, "fixed", std::move(opened->disk)));
+    REQUIRE(catalog.add(std::make_shared<Export>(name, "fixed", std::move(opened->disk))));
   }
 
   TempFolder folder;
@@ -109,6 +109,39 @@ TEST_CASE("export: those with clients are told from those without") {
   fixed = fail(ErrorKind::kNotFound, "gone");
   opened = fail(ErrorKind::kNotFound, "gone");
   CHECK(all.catalog.with_clients().empty());
+}
+
+TEST_CASE("export: a fixed one is replaced, and who has the old one keeps it") {
+  Catalog all;
+  all.add_fixed("disk");
+  auto old = all.catalog.open("disk");
+  REQUIRE(old);
+  auto opened = open_disk(all.folder.write("new", raw('n')),
+                          OpenOptions{.format = "raw", .backing_format = {}, .image = {}},
+                          all.files, all.caches);
+  REQUIRE(opened);
+  all.catalog.replace(std::make_shared<Export>("disk", "", std::move(opened->disk)));
+  CHECK(first_byte(**all.catalog.open("disk")) == 'n');
+  CHECK(first_byte(**old) == 0);
+  REQUIRE(all.catalog.opened().size() == 2);
+  CHECK(all.catalog.opened()[0].hidden != all.catalog.opened()[1].hidden);
+  CHECK(all.catalog.with_clients().size() == 1);
+  old = fail(ErrorKind::kNotFound, "gone");
+  CHECK(all.catalog.opened().size() == 1);
+}
+
+TEST_CASE("export: one is removed, and its name is free") {
+  Catalog all;
+  all.add_fixed("disk");
+  CHECK(*all.catalog.remove("disk", ExportCatalog::WhenUsed::kStay) == 0);
+  CHECK(all.error_of("disk") == ErrorKind::kNotFound);
+  CHECK(all.names().empty());
+  all.add_fixed("disk");
+  CHECK(all.catalog.open("disk"));
+  all.write("of-the-folder", raw('f'));
+  const auto of_folder = all.catalog.remove("of-the-folder", ExportCatalog::WhenUsed::kHide);
+  REQUIRE(!of_folder);
+  CHECK(of_folder.error().kind == ErrorKind::kNotFound);
 }
 
 TEST_CASE("export: without a folder there are only the fixed ones") {

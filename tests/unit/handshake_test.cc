@@ -264,6 +264,59 @@ TEST_CASE("handshake: TLS is refused by policy, unknown options as unsupported")
   }
 }
 
+TEST_CASE("handshake: a server that demands TLS answers nothing else before it") {
+  auto client = Client::ready({.tls = TlsMode::kRequire});
+  for (const uint32_t option : {3u, 6u, 7u, 8u, 9u, 10u, 11u, 77u}) {
+    CHECK(client.result_of(static_cast<Option>(option)) == OptionReply::kErrTlsRequired);
+  }
+  CHECK(client.result_of(Option::kAbort) == OptionReply::kAck);
+  auto old = Client::ready({.tls = TlsMode::kRequire});
+  old.say_option(Option::kExportName, "disk");
+  CHECK(old.handshake.need() == Need::kClose);
+}
+
+TEST_CASE("handshake: TLS comes once, and forgets what was negotiated before") {
+  for (const TlsMode mode : {TlsMode::kOffer, TlsMode::kRequire}) {
+    auto client = Client::ready({.tls = mode});
+    if (mode == TlsMode::kOffer) {
+      CHECK(client.result_of(Option::kExtendedHeaders) == OptionReply::kAck);
+      client.say_option(Option::kSetMetaContext, meta_data("disk", {"base:allocation"}));
+      client.heard.clear();
+    }
+    CHECK(client.result_of(Option::kStarttls, "x") == OptionReply::kErrInvalid);
+    CHECK(client.result_of(Option::kStarttls) == OptionReply::kAck);
+    REQUIRE(client.handshake.need() == Need::kTls);
+    client.handshake.encrypted();
+    CHECK(client.handshake.need() == Need::kInput);
+    CHECK(client.result_of(Option::kStarttls) == OptionReply::kErrInvalid);
+    client.say_option(Option::kGo, info_data("disk"));
+    CHECK(client.handshake.need() == Need::kDone);
+    CHECK_FALSE(client.handshake.negotiated().structured);
+    CHECK_FALSE(client.handshake.negotiated().any_context());
+  }
+}
+
+TEST_CASE("handshake: an export that demands TLS is neither listed nor found without it") {
+  auto client = Client::ready({.tls = TlsMode::kOffer});
+  client.exports["disk"].needs_tls = true;
+  CHECK(client.result_of(Option::kGo, info_data("disk")) == OptionReply::kErrTlsRequired);
+  CHECK(client.result_of(Option::kInfo, info_data("disk")) == OptionReply::kErrTlsRequired);
+  CHECK(client.result_of(Option::kListMetaContext, meta_data("disk", {})) ==
+        OptionReply::kErrTlsRequired);
+  client.say_option(Option::kList);
+  CHECK(client.answers().size() == 2);  // the other one, and the end
+  CHECK(client.result_of(Option::kStarttls) == OptionReply::kAck);
+  client.handshake.encrypted();
+  client.say_option(Option::kList);
+  CHECK(client.answers().size() == 3);
+  client.say_option(Option::kGo, info_data("disk"));
+  CHECK(client.handshake.need() == Need::kDone);
+  auto old = Client::ready({.tls = TlsMode::kOffer});
+  old.exports["disk"].needs_tls = true;
+  old.say_option(Option::kExportName, "disk");
+  CHECK(old.handshake.need() == Need::kClose);
+}
+
 TEST_CASE("handshake: a malformed INFO or GO is refused, and the next option understood") {
   const std::string good = info_data("disk", {0});
   const std::string count_wrong = good.substr(0, 8) + std::string("\0\2\0\0", 4);

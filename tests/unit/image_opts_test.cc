@@ -1,5 +1,5 @@
 // --image-opts strings, and which internal snapshot -l means.
-#include "formats/image_opts.h"
+#include "formats/options/image_opts.h"
 
 #include <doctest/doctest.h>
 
@@ -65,12 +65,30 @@ TEST_CASE("image-opts: backing.driver and force_size_calc") {
 TEST_CASE("image-opts: keys about qemu's I/O are checked and have no effect") {
   parsed(
       "file.filename=a,read-only=on,cache.direct=off,cache.no-flush=on,discard=unmap,"
-      "detect-zeroes=on,file.aio=native,file.locking=auto,file.discard=off,force-share=on");
-  parsed("driver=file,filename=a,aio=threads,locking=off");
+      "detect-zeroes=on,file.aio=native,file.discard=off");
+  parsed("driver=file,filename=a,aio=threads");
   check_refused("file.filename=a,cache.direct=foo", ErrorKind::kUsage, "cache.direct: \"foo\"");
   check_refused("file.filename=a,discard=foo", ErrorKind::kUsage, "discard: \"foo\"");
   check_refused("file.filename=a,file.aio=foo", ErrorKind::kUsage, "file.aio: \"foo\"");
   check_refused("driver=raw,file.filename=a,aio=threads", ErrorKind::kUnsupported, "key \"aio\"");
+}
+
+TEST_CASE("image-opts: force-share=on and locking=off read what is being written") {
+  for (const char* text :
+       {"file.filename=a,force-share=on", "file.filename=a,file.force-share=true",
+        "file.filename=a,file.locking=off", "driver=file,filename=a,locking=off"}) {
+    CAPTURE(text);
+    CHECK(parsed(text).open.sharing == FileSharing::kAnyWriter);
+  }
+  for (const char* text :
+       {"file.filename=a", "file.filename=a,force-share=off", "file.filename=a,file.locking=auto",
+        "file.filename=a,file.locking=on"}) {
+    CAPTURE(text);
+    CHECK(parsed(text).open.sharing == FileSharing::kNoWriter);
+  }
+  check_refused("file.filename=a,file.locking=foo", ErrorKind::kUsage, "file.locking: \"foo\"");
+  check_refused("file.filename=a,force-share=foo", ErrorKind::kUsage, "force-share: \"foo\"");
+  check_refused("file.filename=a,locking=off", ErrorKind::kUnsupported, "key \"locking\"");
 }
 
 TEST_CASE("image-opts: the secrets of an image and of its backing file are looked up") {

@@ -2,7 +2,7 @@
 #include <doctest/doctest.h>
 
 #include "formats/format_table.h"
-#include "formats/libyal_file.h"
+#include "formats/libyal/libyal_file.h"
 #include "io/faulty_source.h"
 #include "io/memory_source.h"
 #include "tests/support/qcow2_fixture.h"
@@ -168,14 +168,14 @@ TEST_CASE("libyal: encrypted images are refused whether libqcow knows the cipher
   for (const uint32_t method : {1u, 2u, 7u}) {
     Qcow2Builder builder = qcow2_sample();
     builder.set32(32, method);
-    const auto opened =
-        libyal::LibraryFile::open(*library, std::make_shared<MemorySource>(builder.file, "image"));
+    const auto opened = libyal::LibraryFile::open(
+        *library, {.image = std::make_shared<MemorySource>(builder.file, "image")});
     REQUIRE_FALSE(opened);
     CAPTURE(opened.error().to_string());
     CHECK(has(opened.error().to_string(), "image"));
   }
-  CHECK(libyal::LibraryFile::open(*library,
-                                  std::make_shared<MemorySource>(qcow2_sample().file, "image")));
+  CHECK(libyal::LibraryFile::open(
+      *library, {.image = std::make_shared<MemorySource>(qcow2_sample().file, "image")}));
 }
 
 TEST_CASE("libyal: a failed read of the file is that failure, never data") {

@@ -1,9 +1,9 @@
 // Unlocking LUKS 1 containers, good ones and damaged ones.
-#include "formats/luks.h"
+#include "formats/encryption/luks.h"
 
 #include <doctest/doctest.h>
 
-#include "formats/luks_layout.h"
+#include "formats/encryption/luks_layout.h"
 #include "tests/support/luks_builder.h"
 
 namespace underlay {

@@ -91,6 +91,17 @@ TEST_CASE("a missing file that an image names is a failure, not the absence of t
   }
 }
 
+TEST_CASE("a parent of an unknown format is refused before its file is looked for") {
+  Opener opener;
+  Qcow2Builder backing({});
+  backing.add_extension(0xe2792aca, "host_device");
+  backing.set_backing_name("missing");
+  const auto opened = opener.open(opener.folder.write("backing.qcow2", as_text(backing.file)));
+  REQUIRE(!opened);
+  CHECK(opened.error().kind == ErrorKind::kUnsupported);
+  CHECK(opened.error().message.find("host_device") != std::string::npos);
+}
+
 TEST_CASE("a size that is no multiple of a sector is told in a warning") {
   Opener opener;
   const auto opened = opener.open(opener.folder.write("a", std::string(1000, 'x')), as("raw"));

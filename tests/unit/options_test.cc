@@ -45,6 +45,24 @@ class ConfigFile {
 
 }  // namespace
 
+TEST_CASE("options: --help-limits names each budget in a line of at most 100 columns") {
+  const auto line = parse_command_line({"--help-limits"});
+  REQUIRE(line.has_value());
+  CHECK(line->action == CommandLine::Action::kPrintAndExit);
+  for (const char* what : {"clients at the same time (-e)             4096", "open files",
+                           "images in a chain                         256",
+                           "extents in a reply to block status        8192",
+                           "unpacked clusters in memory               64 MiB"}) {
+    CAPTURE(what);
+    CHECK(line->text.find(what) != std::string::npos);
+  }
+  for (size_t start = 0; start < line->text.size();) {
+    const size_t end = line->text.find('\n', start);
+    CHECK(end - start <= 100);
+    start = end + 1;
+  }
+}
+
 TEST_CASE("options: the defaults are qemu-nbd's") {
   const Options options = parsed({"disk.img"});
   REQUIRE(options.exports.size() == 1);
@@ -68,6 +86,7 @@ TEST_CASE("options: the defaults are qemu-nbd's") {
   CHECK(options.caches.tables == 32ull << 20);
   CHECK(options.threads == 0);
   CHECK(options.poll == std::chrono::microseconds(0));
+  CHECK(options.on_error == OnError::kEio);
 }
 
 TEST_CASE("options: short and long forms mean the same") {
@@ -115,8 +134,8 @@ TEST_CASE("options: short and long forms mean the same") {
 TEST_CASE("options: long-only options") {
   const Options options =
       parsed({"--fork", "--pid-file=/p", "--allow-path", "/a", "--allow-path=/b", "--threads=3",
-              "--cluster-cache=2G", "--table-cache", "1024K", "--poll=50", "--reader=libyal",
-              "--parent=c=/p", "--parent", "/d=e=f", "FILE"});
+              "--cluster-cache=2G", "--table-cache", "1024K", "--poll=50", "--on-error=hold",
+              "--reader=libyal", "--parent=c=/p", "--parent", "/d=e=f", "FILE"});
   CHECK(options.fork);
   CHECK(options.pid_file == "/p");
   CHECK(options.allow_paths == Words{"/a", "/b"});
@@ -128,6 +147,7 @@ TEST_CASE("options: long-only options") {
   CHECK(options.parents[1].child == "/d");
   CHECK(options.parents[1].path == "e=f");
   CHECK(options.poll == std::chrono::microseconds(50));
+  CHECK(options.on_error == OnError::kHold);
   CHECK(options.caches.clusters == 2ull << 30);
   CHECK(options.caches.tables == 1ull << 20);
 }
@@ -208,6 +228,7 @@ TEST_CASE("options: -k wants an absolute path, and wins over -b and -p") {
   check_usage_error({"-k", "rel.sock", "F"}, "must be absolute");
   check_usage_error({"-k", "", "F"}, "must be absolute");
   check_usage_error({"--handover", "rel.sock", "F"}, "must be absolute");
+  check_usage_error({"--control", "rel.sock", "F"}, "must be absolute");
   check_usage_error({"--take-over", "", "F"}, "must be absolute");
   check_usage_error({"-c", "/dev/nbd0", "--handover", "/h", "F"}, "do not go with it");
   check_usage_error({"-c", "/dev/nbd0", "--take-over", "/h", "F"}, "do not go with it");
@@ -276,10 +297,7 @@ TEST_CASE("options: what asks for writing, and what is not served, says so") {
   refused({"--snapshot", "F"}, "asks for writing");
   refused({"-P", "1", "F"}, "-P, --partition is not supported");
   refused({"-T", "nbd*", "F"}, "-T, --trace is not supported");
-  refused({"--object", "tls-creds-x509,id=a", "F"}, "objects of type \"tls-creds-x509\"");
-  refused({"--tls-creds", "a", "F"}, "--tls-creds is not supported yet");
-  refused({"--tls-authz", "a", "F"}, "--tls-authz is not supported yet");
-  refused({"--tls-hostname", "a", "-L"}, "--tls-hostname is not supported yet");
+  refused({"--tls-hostname", "a", "-L"}, "--tls-hostname is not supported");
   refused({"--selinux-label", "a", "F"}, "--selinux-label is not supported yet");
   refused({"nbd://localhost/"}, "has a protocol");
   refused({"http://host/disk"}, "has a protocol");
@@ -435,8 +453,8 @@ TEST_CASE("config: what is wrong is told with file and line") {
 }
 
 TEST_CASE("config: options that are not served are refused there, too") {
-  const ConfigFile file("tls-creds = a\n");
-  check_refused({"--config", file.path(), "F"}, ErrorKind::kUnsupported, "--tls-creds");
+  const ConfigFile file("trace = a\n");
+  check_refused({"--config", file.path(), "F"}, ErrorKind::kUnsupported, "--trace");
 }
 
 }  // namespace underlay

@@ -1,5 +1,5 @@
 // Persistent dirty bitmaps of qcow2 images ("Bitmaps" in docs/interop/qcow2.txt).
-#include "formats/qcow2_bitmap.h"
+#include "formats/qcow2/qcow2_bitmap.h"
 
 #include "io/faulty_source.h"
 #include "tests/support/qcow2_fixture.h"

@@ -1,6 +1,6 @@
 // Encrypted qcow2 images: "crypt_method" and "Full disk encryption header pointer" in
 // docs/interop/qcow2.txt.
-#include "formats/qcow2_encryption.h"
+#include "formats/qcow2/qcow2_encryption.h"
 
 #include "io/faulty_source.h"
 #include "tests/support/luks_builder.h"

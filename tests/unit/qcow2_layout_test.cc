@@ -1,7 +1,9 @@
-#include "formats/qcow2_layout.h"
+#include "formats/qcow2/qcow2_layout.h"
 
 #include <doctest/doctest.h>
 
+#include "formats/qcow2/qcow2_entries.h"
+#include "formats/qcow2/qcow2_entries.h"
 #include "tests/support/qcow2_fixture.h"
 
 namespace underlay {

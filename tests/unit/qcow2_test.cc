@@ -1,7 +1,7 @@
 // What the qcow2 reader shows of good images, and how it opens them.
-#include "formats/qcow2.h"
+#include "formats/qcow2/qcow2.h"
 
-#include "formats/qcow2_reader.h"
+#include "formats/qcow2/qcow2_reader.h"
 #include "tests/support/qcow2_fixture.h"
 
 namespace underlay {

@@ -2,7 +2,7 @@
 // not given what it would fail on.
 #include <doctest/doctest.h>
 
-#include "formats/qcow_layout.h"
+#include "formats/qcow/qcow_layout.h"
 #include "io/faulty_source.h"
 #include "io/memory_source.h"
 #include "tests/support/qcow_builder.h"

@@ -1,12 +1,12 @@
 // qcow images of version 1: what lies where, and that libqcow's bytes are the right ones.
-#include "formats/qcow.h"
+#include "formats/qcow/qcow.h"
 
 #include <doctest/doctest.h>
 
 #include <atomic>
 #include <thread>
 
-#include "formats/qcow_layout.h"
+#include "formats/qcow/qcow_layout.h"
 #include "tests/support/qcow_builder.h"
 
 namespace underlay::qcow::test {

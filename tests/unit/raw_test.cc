@@ -1,4 +1,4 @@
-#include "formats/raw.h"
+#include "formats/raw/raw.h"
 
 #include <doctest/doctest.h>
 

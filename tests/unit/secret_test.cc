@@ -1,5 +1,5 @@
 // Secrets in files, as --object secret names them.
-#include "formats/secret.h"
+#include "formats/encryption/secret.h"
 
 #include <doctest/doctest.h>
 

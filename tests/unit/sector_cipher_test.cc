@@ -1,5 +1,5 @@
 // Decryption of sectors, beside the known answers of the ciphers' specifications.
-#include "formats/sector_cipher.h"
+#include "formats/encryption/sector_cipher.h"
 
 #include <doctest/doctest.h>
 

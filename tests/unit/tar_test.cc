@@ -1,8 +1,8 @@
-#include "formats/tar.h"
+#include "formats/container/tar.h"
 
 #include <doctest/doctest.h>
 
-#include "formats/tar_layout.h"
+#include "formats/container/tar_layout.h"
 #include "io/memory_source.h"
 #include "tests/support/tar_builder.h"
 

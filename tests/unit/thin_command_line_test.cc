@@ -1,8 +1,8 @@
 #include <doctest/doctest.h>
 
+#include "tools/common/text.h"
 #include "tools/thin/command_line.h"
 #include "tools/thin/command_table.h"
-#include "tools/thin/text.h"
 
 namespace underlay::thin {
 namespace {

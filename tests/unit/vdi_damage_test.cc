@@ -2,8 +2,8 @@
 
 #include <cstring>
 
-#include "formats/vdi.h"
-#include "formats/vdi_layout.h"
+#include "formats/vdi/vdi.h"
+#include "formats/vdi/vdi_layout.h"
 #include "tests/support/store_le.h"
 #include "tests/support/vdi_disks.h"
 

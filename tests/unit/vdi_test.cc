@@ -1,11 +1,11 @@
-#include "formats/vdi.h"
+#include "formats/vdi/vdi.h"
 
 #include <doctest/doctest.h>
 
 #include <cstring>
 
 #include "formats/metadata.h"
-#include "formats/vdi_layout.h"
+#include "formats/vdi/vdi_layout.h"
 #include "tests/support/store_le.h"
 #include "tests/support/temp_folder.h"
 #include "tests/support/vdi_disks.h"

@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "formats/vhd.h"
+#include "formats/vhd/vhd.h"
 #include "tests/support/vhd_disks.h"
 
 namespace underlay::vhd::test {
@@ -116,6 +116,13 @@ TEST_CASE("vhd dynamic: offsets that wrap or leave the file are refused") {
 TEST_CASE("vhd dynamic: a damaged dynamic header is refused") {
   Bytes image = dynamic().build();
   image[VhdBuilder::kHeaderAt + 1000] ^= std::byte{1};
+  CHECK(open(image).error() == ErrorKind::kMalformed);
+}
+
+TEST_CASE("vhd fixed: a footer that names the header of a dynamic disk is refused") {
+  Bytes image = dynamic().build();
+  set_in_footers<uint32_t>(image, 60, 2);
+  set_in_footers<uint64_t>(image, 48, 4096);
   CHECK(open(image).error() == ErrorKind::kMalformed);
 }
 

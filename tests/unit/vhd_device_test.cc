@@ -4,7 +4,7 @@
 #include <cstring>
 #include <functional>
 
-#include "formats/vhd.h"
+#include "formats/vhd/vhd.h"
 #include "tests/support/vhd_disks.h"
 
 namespace underlay::vhd::test {

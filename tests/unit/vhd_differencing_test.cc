@@ -1,7 +1,7 @@
 #include <doctest/doctest.h>
 
 #include "formats/metadata.h"
-#include "formats/vhd.h"
+#include "formats/vhd/vhd.h"
 #include "tests/support/vhd_disks.h"
 
 namespace underlay::vhd::test {

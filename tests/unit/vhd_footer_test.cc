@@ -1,10 +1,10 @@
-#include "formats/vhd_footer.h"
+#include "formats/vhd/vhd_footer.h"
 
 #include <doctest/doctest.h>
 
 #include <algorithm>
 
-#include "formats/vhd.h"
+#include "formats/vhd/vhd.h"
 #include "tests/support/vhd_builder.h"
 
 namespace underlay::vhd::test {
@@ -29,7 +29,11 @@ Bytes dynamic_image() {
 
 Result<FoundFooter> find(const Bytes& image) {
   const size_t part = std::min<size_t>(image.size(), 1536);
-  return vhd::find_footer(ByteSpan(image).first(part), ByteSpan(image).last(part), image.size());
+  Defects defects;
+  auto found = vhd::find_footer(ByteSpan(image).first(part), ByteSpan(image).last(part),
+                                image.size(), defects);
+  TRY(defects.refusal());
+  return found;
 }
 
 ErrorKind find_error(const Bytes& image) {
@@ -52,7 +56,7 @@ TEST_CASE("vhd footer: the fields are the specification's") {
   builder.creator = "vbox";
   builder.max_table_entries = 1;
   const FoundFooter found = find(builder.build()).value();
-  CHECK(found.warnings.empty());
+  CHECK(found.remarks.empty());
   CHECK(found.footer.disk_type == vhd::kTypeDynamic);
   CHECK(found.footer.data_offset == 512);
   CHECK(found.footer.current_size == 0x12345600);
@@ -89,7 +93,7 @@ TEST_CASE("vhd footer: 511 bytes at the end are one, too") {
     image.pop_back();
     const FoundFooter found = find(image).value();
     CHECK(found.data_end == data_end);
-    CHECK(found.warnings.empty());
+    CHECK(found.remarks.empty());
   }
 }
 
@@ -125,7 +129,7 @@ TEST_CASE("vhd footer: hidden in one footer only is no difference") {
   for (const bool at_end : {false, true}) {
     Bytes image = builder.build();
     image[(at_end ? image.size() - 512 : 0) + 85] = std::byte{1};
-    CHECK(find(image).value().warnings.empty());
+    CHECK(find(image).value().remarks.empty());
   }
 }
 
@@ -157,8 +161,8 @@ TEST_CASE("vhd footer: the copy stands in for one that tapdisk has overwritten, 
   std::fill(image.end() - 512, image.end(), std::byte{0xc7});
   const FoundFooter found = find(image).value();
   CHECK(found.data_end == data_end);
-  REQUIRE(found.warnings.size() == 1);
-  CHECK(found.warnings[0].find("in use?") != std::string::npos);
+  REQUIRE(found.remarks.size() == 1);
+  CHECK(found.remarks[0].text.find("in use?") != std::string::npos);
 }
 
 TEST_CASE("vhd footer: file_format_version must be 1.x") {
@@ -174,20 +178,20 @@ TEST_CASE("vhd footer: the trailing one is the authority, and a copy that differ
   seal_footer(image, 0);
   FoundFooter found = find(image).value();
   CHECK(found.footer.current_size == 16384);
-  REQUIRE(found.warnings.size() == 1);
-  CHECK(found.warnings[0].find("differs") != std::string::npos);
+  REQUIRE(found.remarks.size() == 1);
+  CHECK(found.remarks[0].text.find("differs") != std::string::npos);
 
   image = dynamic_image();
   image[100] ^= std::byte{1};
   found = find(image).value();
-  REQUIRE(found.warnings.size() == 1);
-  CHECK(found.warnings[0].find("checksum") != std::string::npos);
+  REQUIRE(found.remarks.size() == 1);
+  CHECK(found.remarks[0].text.find("checksum") != std::string::npos);
 
   image = dynamic_image();
   std::fill_n(image.begin(), 512, std::byte{0});
   found = find(image).value();
-  REQUIRE(found.warnings.size() == 1);
-  CHECK(found.warnings[0].find("missing") != std::string::npos);
+  REQUIRE(found.remarks.size() == 1);
+  CHECK(found.remarks[0].text.find("missing") != std::string::npos);
 }
 
 TEST_CASE("vhd footer: the copy stands in for a damaged or missing trailing one") {
@@ -197,12 +201,12 @@ TEST_CASE("vhd footer: the copy stands in for a damaged or missing trailing one"
   FoundFooter found = find(image).value();
   CHECK(found.data_end == data_end);
   CHECK(found.footer.current_size == 16384);
-  CHECK(found.warnings.size() == 1);
+  CHECK(found.remarks.size() == 1);
 
   image.resize(image.size() - 512);
   found = find(image).value();
   CHECK(found.data_end == data_end);
-  CHECK(found.warnings.size() == 1);
+  CHECK(found.remarks.size() == 1);
 }
 
 TEST_CASE(
@@ -217,8 +221,9 @@ TEST_CASE(
   const FoundFooter found = find(image).value();
   CHECK(found.footer.disk_type == vhd::kTypeFixed);
   CHECK_FALSE(found.copy);
-  REQUIRE(found.warnings.size() == 1);
-  CHECK(found.warnings[0].find("begins with the footer of a sparse image") != std::string::npos);
+  REQUIRE(found.remarks.size() == 1);
+  CHECK(found.remarks[0].text.find("begins with the footer of a sparse image") !=
+        std::string::npos);
   image[image.size() - 1] ^= std::byte{1};
   CHECK(find_error(image) == ErrorKind::kMalformed);
 }

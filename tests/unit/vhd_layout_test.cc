@@ -1,4 +1,4 @@
-#include "formats/vhd_layout.h"
+#include "formats/vhd/vhd_layout.h"
 
 #include <doctest/doctest.h>
 
@@ -21,12 +21,19 @@ Bytes header_of(const Bytes& image) {
   return Bytes(at, at + vhd::kDynamicHeaderBytes);
 }
 
+Result<vhd::DynamicHeader> parse(const Bytes& bytes) {
+  Defects defects;
+  const auto header = vhd::parse_dynamic_header(bytes, defects);
+  TRY(defects.refusal());
+  return header.value();
+}
+
 template <class T>
 Result<vhd::DynamicHeader> header_with(size_t offset, T value) {
   Bytes header = header_of(dynamic_image());
   store_be<T>(header, offset, value);
   seal_header(header, 0);
-  return vhd::parse_dynamic_header(header);
+  return parse(header);
 }
 
 TEST_CASE("vhd size: which creators mean current_size") {
@@ -61,7 +68,7 @@ TEST_CASE("vhd header: the fields are the specification's") {
   builder.current_size = 5 * 4096;
   builder.locators = {{"W2ru", utf16le("a")}, {"MacX", pattern(513, 1)}};
   builder.parent_unicode_name = utf16be("name");
-  const auto header = vhd::parse_dynamic_header(header_of(builder.build())).value();
+  const auto header = parse(header_of(builder.build())).value();
   CHECK(header.table_offset == 1536);
   CHECK(header.max_table_entries == 5);
   CHECK(header.block_size == 4096);
@@ -76,12 +83,12 @@ TEST_CASE("vhd header: the fields are the specification's") {
 
 TEST_CASE("vhd header: no single wrong bit is accepted") {
   const Bytes good = header_of(dynamic_image());
-  REQUIRE(vhd::parse_dynamic_header(good));
+  REQUIRE(parse(good));
   for (size_t bit = 0; bit < good.size() * 8; ++bit) {
     Bytes header = good;
     header[bit / 8] ^= static_cast<std::byte>(1u << (bit % 8));
     INFO("bit ", bit);
-    CHECK_FALSE(vhd::parse_dynamic_header(header));
+    CHECK_FALSE(parse(header));
   }
 }
 

@@ -1,4 +1,4 @@
-#include "formats/vhd_parent.h"
+#include "formats/vhd/vhd_parent.h"
 
 #include <doctest/doctest.h>
 
@@ -17,6 +17,12 @@ using Names = std::vector<std::string>;
 
 Bytes ascii(std::string_view text) { return Bytes(as_bytes(text).begin(), as_bytes(text).end()); }
 
+vhd::DynamicHeader header_of(const Bytes& image) {
+  Defects defects;
+  const ByteSpan bytes = ByteSpan(image).subspan(VhdBuilder::kHeaderAt, vhd::kDynamicHeaderBytes);
+  return vhd::parse_dynamic_header(bytes, defects).value();
+}
+
 // What an image of these locators and this name says of its parent.
 struct Told {
   Result<Names> names;
@@ -26,13 +32,12 @@ Told told_by(VhdBuilder builder, const std::function<void(vhd::DynamicHeader&)>&
   builder.disk_type = 4;
   builder.current_size = 4096;
   const Bytes image = builder.build();
-  auto header = vhd::parse_dynamic_header(
-                    ByteSpan(image).subspan(VhdBuilder::kHeaderAt, vhd::kDynamicHeaderBytes))
-                    .value();
+  auto header = header_of(image);
   if (change) change(header);
   const MemorySource source(image);
   Names warnings;
-  auto names = vhd::parent_names(header, source, image.size(), ByteOrder::kBig, warnings);
+  const auto locators = vhd::read_locators(header, source, image.size()).value();
+  auto names = vhd::parent_names(header, locators, ByteOrder::kBig, warnings);
   return {.names = std::move(names), .warnings = std::move(warnings)};
 }
 
@@ -155,15 +160,12 @@ TEST_CASE("vhd names: a locator that cannot be read is a failure, not another na
   builder.locators = {{"W2ru", utf16le("rel.vhd")}};
   builder.parent_unicode_name = utf16be("b.vhd");
   const Bytes image = builder.build();
-  const auto header = vhd::parse_dynamic_header(
-                          ByteSpan(image).subspan(VhdBuilder::kHeaderAt, vhd::kDynamicHeaderBytes))
-                          .value();
+  const auto header = header_of(image);
   FaultySource source(std::make_shared<MemorySource>(image));
   source.fail_read(0);
-  Names warnings;
-  const auto names = vhd::parent_names(header, source, image.size(), ByteOrder::kBig, warnings);
-  REQUIRE_FALSE(names);
-  CHECK(names.error().kind == ErrorKind::kIo);
+  const auto locators = vhd::read_locators(header, source, image.size());
+  REQUIRE_FALSE(locators);
+  CHECK(locators.error().kind == ErrorKind::kIo);
 }
 
 }  // namespace

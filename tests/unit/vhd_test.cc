@@ -1,4 +1,4 @@
-#include "formats/vhd.h"
+#include "formats/vhd/vhd.h"
 
 #include <doctest/doctest.h>
 

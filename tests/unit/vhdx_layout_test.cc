@@ -1,4 +1,4 @@
-#include "formats/vhdx_layout.h"
+#include "formats/vhdx/vhdx_layout.h"
 
 #include <doctest/doctest.h>
 

@@ -1,4 +1,4 @@
-#include "formats/vhdx_log.h"
+#include "formats/vhdx/vhdx_log.h"
 
 #include <doctest/doctest.h>
 

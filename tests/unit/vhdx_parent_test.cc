@@ -1,4 +1,4 @@
-#include "formats/vhdx_parent.h"
+#include "formats/vhdx/vhdx_parent.h"
 
 #include <doctest/doctest.h>
 

@@ -1,4 +1,4 @@
-#include "formats/vhdx.h"
+#include "formats/vhdx/vhdx.h"
 
 #include <doctest/doctest.h>
 
@@ -166,6 +166,13 @@ TEST_CASE("vhdx differencing: a partly present block without its sector bitmap i
   }
   store_le<uint64_t>(image, bitmap_entry, (child.bitmaps_at() + kBlock) | 6);
   CHECK(open(image, parent_files()).error() == ErrorKind::kTruncated);
+}
+
+TEST_CASE("vhdx: a parent locator in an image without a parent is refused") {
+  VhdxBuilder builder = dynamic();
+  const Bytes locator = parent_locator({{"parent_linkage", "{}"}});
+  builder.more_items.push_back({.guid = "A8D35F2D-B30B-454D-ABF7-D3D84834AB0C", .data = locator});
+  CHECK(open(builder.build()).error() == ErrorKind::kMalformed);
 }
 
 TEST_CASE("vhdx differencing: the parent must be the one that the child was made on") {

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "formats/vmdk_layout.h"
+#include "formats/vmdk/vmdk_layout.h"
 #include "io/faulty_source.h"
 #include "tests/support/store_le.h"
 #include "tests/support/vmdk_opened.h"

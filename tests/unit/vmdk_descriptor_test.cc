@@ -1,8 +1,8 @@
-#include "formats/vmdk_descriptor.h"
+#include "formats/vmdk/vmdk_descriptor.h"
 
 #include <doctest/doctest.h>
 
-#include "formats/vmdk_layout.h"
+#include "formats/vmdk/vmdk_layout.h"
 #include "tests/support/vmdk_builder.h"
 
 namespace underlay::vmdk_test {

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "formats/vmdk_layout.h"
+#include "formats/vmdk/vmdk_layout.h"
 #include "tests/support/store_le.h"
 #include "tests/support/vmdk_esx_builder.h"
 #include "tests/support/vmdk_opened.h"
@@ -264,6 +264,22 @@ TEST_CASE("vmdk esx: tables that overlap each other are refused") {
   BuiltEsx se = build_se_sparse(content);
   se.set_directory_entry(1, uint64_t{0x10000000} << 32 | 1);  // as entry 0
   check_refused(open_se_sparse(se, content.size() / 512), "overlap");
+}
+
+TEST_CASE("vmdk seSparse: regions that overlap are refused, also those that are not read") {
+  const auto content = vmdk_content(64 << 10, 22, 64 << 10);
+  const BuiltEsx good = build_se_sparse(content);
+  for (size_t region = 80; region < 192; region += 16) {
+    for (const int32_t step : {-1, 1}) {
+      CAPTURE(region);
+      CAPTURE(step);
+      BuiltEsx moved = good;
+      const uint64_t sector = load_le<uint64_t>(moved.bytes, region);
+      if (load_le<uint64_t>(moved.bytes, region + 8) < 2 || sector < 2) continue;
+      store_le<uint64_t>(moved.bytes, region, sector + static_cast<uint64_t>(int64_t{step}));
+      check_refused(open_se_sparse(moved, content.size() / 512), "overlaps");
+    }
+  }
 }
 
 TEST_CASE("vmdk esx: cut at every sector, the extent is refused when it is opened") {

@@ -1,4 +1,4 @@
-#include "formats/vmdk_layout.h"
+#include "formats/vmdk/vmdk_layout.h"
 
 #include <doctest/doctest.h>
 

@@ -1,4 +1,4 @@
-#include "formats/vmdk.h"
+#include "formats/vmdk/vmdk.h"
 
 #include <doctest/doctest.h>
 
@@ -6,7 +6,7 @@
 #include <cerrno>
 
 #include "formats/disk.h"
-#include "formats/vmdk_layout.h"
+#include "formats/vmdk/vmdk_layout.h"
 #include "tests/support/vmdk_builder.h"
 #include "tests/support/vmdk_opened.h"
 

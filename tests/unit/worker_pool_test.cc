@@ -104,6 +104,7 @@ std::string order_of(std::string_view submitted) {
       jobs.push_back(std::make_unique<Job>([&ran, kind] { ran += kind; }));
       pool.submit(*jobs.back(), kind == 'd'   ? Urgency::kDemand
                                 : kind == 'a' ? Urgency::kAhead
+                                : kind == 'n' ? Urgency::kArrival
                                               : Urgency::kLong);
     }
     held.arrive_and_wait();
@@ -113,6 +114,7 @@ std::string order_of(std::string_view submitted) {
 
 TEST_CASE("workers: what a client waits for goes first") {
   CHECK(order_of("lad") == "dal");
+  CHECK(order_of("lnad") == "danl");
   CHECK(order_of("llaadd") == "ddaall");
 }
 
@@ -132,6 +134,15 @@ TEST_CASE("workers: long tasks do not hold up for ever what is read ahead") {
         "lddddddd"
         "addd"
         "l");
+}
+
+TEST_CASE("workers: who arrives does not wait behind the long tasks of others") {
+  CHECK(order_of(std::string(20, 'l') + "nn" + std::string(8, 'd')) ==
+        "dddddd"
+        "n"
+        "dd"
+        "n" +
+            std::string(20, 'l'));
 }
 
 TEST_CASE("workers: long tasks leave a thread to those a client waits for") {

@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 
 #include "io/unique_fd.h"
 #include "tools/thin/bounded_suspend.h"
@@ -87,10 +86,6 @@ Result<void> write_all(int fd, const std::byte* from, uint64_t offset, uint64_t 
   return transfer_all(write, offset, length, "writing", path);
 }
 
-bool all_zero(const std::byte* data, uint64_t length) {
-  return length == 0 || (data[0] == std::byte{0} && std::memcmp(data, data + 1, length - 1) == 0);
-}
-
 Result<uint64_t> logical_block(int fd, const std::string& path) {
   int size = 0;
   if (::ioctl(fd, BLKSSZGET, &size) != 0 || size <= 0) {
@@ -159,7 +154,7 @@ void BlockCopier::State::add_nonzero(const MappedRun& run, BlockRuns& found) con
   for (uint64_t block = run.first_block; block < run.first_block + run.blocks; ++block) {
     const MappedRun one{.first_block = block, .blocks = 1};
     const uint64_t to = end(one, image_bytes);
-    if (start(one) < to && !all_zero(staging.data() + start(one), to - start(one))) {
+    if (start(one) < to && !is_zero({staging.data() + start(one), to - start(one)})) {
       found.push_back(one);
     }
   }

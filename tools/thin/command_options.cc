@@ -2,7 +2,7 @@
 
 #include <charconv>
 
-#include "tools/thin/text.h"
+#include "tools/common/text.h"
 
 namespace underlay::thin {
 

@@ -5,11 +5,11 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "tools/common/text.h"
 #include "tools/thin/activation.h"
 #include "tools/thin/image_release.h"
 #include "tools/thin/names.h"
 #include "tools/thin/output.h"
-#include "tools/thin/text.h"
 #include "tools/thin/transaction.h"
 #include "tools/thin/volume_device.h"
 #include "tools/thin/volume_reload.h"

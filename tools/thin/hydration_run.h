@@ -5,9 +5,9 @@
 #include <string>
 
 #include "io/error.h"
+#include "tools/common/progress.h"
 #include "tools/thin/block_copier.h"
 #include "tools/thin/host.h"
-#include "tools/thin/hydration_progress.h"
 #include "tools/thin/registry_store.h"
 
 namespace underlay::thin {
@@ -59,7 +59,7 @@ class HydrationRun {
   BlockRuns copied_;  // by this run
   uint64_t copied_bytes_ = 0;
   std::optional<BlockCopier> copier_;
-  HydrationProgress progress_;
+  Progress progress_;
   std::chrono::steady_clock::time_point begun_;
 };
 

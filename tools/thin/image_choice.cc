@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <thread>
 
-#include "formats/chain_options.h"
+#include "formats/options/chain_options.h"
 #include "io/confined_open.h"
 #include "io/nbd_dial.h"
 #include "tools/thin/attachment.h"

@@ -2,7 +2,7 @@
 
 #include <filesystem>
 
-#include "formats/container.h"
+#include "formats/container/container.h"
 #include "io/confined_open.h"
 
 namespace underlay::thin {

@@ -7,10 +7,10 @@
 #include <climits>
 #include <cstdlib>
 
-#include "formats/chain_options.h"
-#include "formats/container.h"
+#include "formats/container/container.h"
 #include "formats/format_table.h"
 #include "formats/open_chain.h"
+#include "formats/options/chain_options.h"
 #include "io/file_source.h"
 #include "tools/thin/file_stamp.h"
 #include "tools/thin/image_location.h"

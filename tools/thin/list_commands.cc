@@ -4,13 +4,13 @@
 
 #include <nlohmann/json.hpp>
 
+#include "tools/common/text.h"
 #include "tools/thin/attachment.h"
 #include "tools/thin/names.h"
 #include "tools/thin/origin.h"
 #include "tools/thin/output.h"
 #include "tools/thin/registry_store.h"
 #include "tools/thin/server_process.h"
-#include "tools/thin/text.h"
 #include "tools/thin/thin_pool.h"
 #include "tools/thin/volume_device.h"
 

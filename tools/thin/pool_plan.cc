@@ -8,12 +8,12 @@
 
 #include "io/block_device_holders.h"
 #include "io/unique_fd.h"
+#include "tools/common/text.h"
 #include "tools/thin/block_device.h"
 #include "tools/thin/device_mapper.h"
 #include "tools/thin/names.h"
 #include "tools/thin/pool_devices.h"
 #include "tools/thin/random_id.h"
-#include "tools/thin/text.h"
 
 namespace underlay::thin {
 namespace {

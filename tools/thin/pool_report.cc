@@ -1,12 +1,12 @@
 // pool list, pool status.
 #include <nlohmann/json.hpp>
 
+#include "tools/common/text.h"
 #include "tools/thin/device_mapper.h"
 #include "tools/thin/names.h"
 #include "tools/thin/output.h"
 #include "tools/thin/pool_commands.h"
 #include "tools/thin/registry_store.h"
-#include "tools/thin/text.h"
 #include "tools/thin/thin_pool.h"
 
 namespace underlay::thin {

@@ -1,0 +1,18 @@
+// The system calls that a caged server may make (seccomp).
+#pragma once
+
+#include "io/error.h"
+
+namespace underlay {
+
+struct SystemCallPlan {
+  bool opens_files = false;    // for reading only
+  bool removes_files = false;  // when it ends
+  bool kernel_device = false;  // -c: messages to the kernel over sockets that are open
+};
+
+// All others fail with EPERM from here on, in the calling thread and those that it starts.
+// REQUIRES: no_new_privs.
+Result<void> allow_only(const SystemCallPlan& plan);
+
+}  // namespace underlay
