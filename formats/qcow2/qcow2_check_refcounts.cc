@@ -34,7 +34,7 @@ Result<void> Qcow2RefcountCheck::compare(Qcow2CheckPass& pass, const Qcow2Refere
     tell_run();
     const uint64_t block_end =
         (cluster / refcounts_->block_clusters() + 1) * refcounts_->block_clusters();
-    const uint64_t stop = std::min({block_end, references.end(), clusters_});
+    const uint64_t stop = std::min({block_end, references.end(), std::max(clusters_, cluster + 1)});
     Finding finding = finding_of(Kind::kFailure, "refcounts-unreadable", refcount.error());
     finding.message += fmt::format("; so the refcounts of {} clusters from {} on are not known",
                                    stop - cluster, cluster);

@@ -213,6 +213,15 @@ TEST_CASE("qcow2 check: refcount table and blocks") {
   CHECK(finding_in(checked.findings, "refcounts-unreadable").kind == Kind::kFailure);
   CHECK(checked.failures == unaligned.clusters());
 
+  // The refcount of what a table has behind the file's end cannot be read either.
+  Qcow2Builder cut({.cluster_bits = 10, .size = (16 << 20) + 512});
+  const uint64_t refcounts = cut.put_refcounts();
+  cut.set64(refcounts, cut.get64(refcounts) + 512);
+  cut.set64(40, cut.append(Bytes(1024)));  // l1_table_offset; the table has 1032 bytes
+  const Checked tail = check_in_memory(cut);
+  check_found(tail, "l1-table-beyond-end");
+  CHECK(tail.failures == cut.clusters() + 1);
+
   Qcow2Builder shared = whole_image();
   const uint64_t at = shared.put_refcounts();
   shared.set64(at + 8, shared.get64(at));
