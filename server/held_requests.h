@@ -48,6 +48,11 @@ class HeldRequests {
   bool empty() const { return held_.empty(); }
   size_t size() const { return held_.size(); }
   void clear() { held_.clear(); }
+  // Calls visit(request) for each.
+  template <class Visit>
+  void for_each(const Visit& visit) const {
+    for (const Held& held : held_) visit(held.request);
+  }
 
  private:
   struct Held {

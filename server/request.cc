@@ -31,6 +31,19 @@ Request parse_request(ByteSpan header, const Negotiated& negotiated) {
   return request;
 }
 
+void put_request(WireBuffer& out, const Request& request, const Negotiated& negotiated) {
+  out.put<uint32_t>(negotiated.extended ? nbd::kExtendedRequestMagic : nbd::kRequestMagic);
+  out.put<uint16_t>(request.flags);
+  out.put<uint16_t>(static_cast<uint16_t>(request.command));
+  out.put<uint64_t>(request.cookie);
+  out.put<uint64_t>(request.offset);
+  if (negotiated.extended) {
+    out.put<uint64_t>(request.length);
+  } else {
+    out.put<uint32_t>(static_cast<uint32_t>(request.length));
+  }
+}
+
 uint64_t payload_bytes(const Request& request, const Negotiated& negotiated) {
   const bool stated = negotiated.extended && (request.flags & nbd::kCommandPayloadLength) != 0;
   return request.command == Command::kWrite || stated ? request.length : 0;

@@ -7,6 +7,7 @@
 #include "io/bytes.h"
 #include "server/handshake.h"
 #include "server/nbd_protocol.h"
+#include "server/wire_buffer.h"
 
 namespace underlay {
 
@@ -32,6 +33,9 @@ bool starts_request(ByteSpan bytes, const Negotiated& negotiated);
 
 // REQUIRES: starts_request(), header.size() == request_bytes(negotiated).
 Request parse_request(ByteSpan header, const Negotiated& negotiated);
+
+// The header that parse_request() makes this of. REQUIRES: it was parsed so.
+void put_request(WireBuffer& out, const Request& request, const Negotiated& negotiated);
 
 // How many bytes of payload follow the header.
 uint64_t payload_bytes(const Request& request, const Negotiated& negotiated);

@@ -68,11 +68,13 @@ void Session::pump() {
   end_if_idle();
 }
 
-// Has all been answered that was begun?
-bool Session::nothing_under_way() const {
+// All that was begun, but for what is held?
+bool Session::all_is_answered() const {
   return operations_ == 0 && finished_reads_.empty() && finished_operations_.empty() &&
-         queue_.unsent() == 0 && held_.empty();
+         queue_.unsent() == 0;
 }
+
+bool Session::nothing_under_way() const { return all_is_answered() && held_.empty(); }
 
 // Whatever the client says next has to wait.
 bool Session::blocked() const {

@@ -141,6 +141,8 @@ class Session final : private ReadOwner,
   void wait_to_send(bool for_file);
   void end_if_idle();
   void settle_pause();
+  bool held_can_be_handed_over() const;
+  bool all_is_answered() const;
   bool nothing_under_way() const;
   void stop_receiving();
   void rest();

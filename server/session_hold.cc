@@ -60,7 +60,7 @@ void Session::end_hold(const Request& request, bool succeeded) {
 // Starts those whose time has come, as far as there is room for them.
 void Session::start_held() {
   if (ends_unanswered()) drop_held();
-  if (held_.empty()) return;
+  if (held_.empty() || pause_ != Pause::kNo) return;
   const auto now = HeldRequests::Clock::now();
   if (leaving()) held_.make_due(now);
   while (operations_ < limits::kOperations && !memory_wanted_) {

@@ -26,9 +26,21 @@ void Session::settle_pause() {
     resume();
     return host_.session_stays(*this);
   }
-  if (receiving_ || sending_ || read_ahead_.running() || !nothing_under_way()) return;
+  if (receiving_ || sending_ || read_ahead_.running() || !all_is_answered()) return;
+  if (hold_timer_armed_) return host_.ring().cancel(hold_timer_);
+  if (!held_can_be_handed_over()) {
+    resume();
+    return host_.session_stays(*this);
+  }
   pause_ = Pause::kReached;
   host_.session_paused(*this);
+}
+
+// Are they a part of what the client has said? Not with a payload behind them.
+bool Session::held_can_be_handed_over() const {
+  const size_t bytes = held_.size() * request_bytes(handshake_.negotiated());
+  return held_.empty() ||
+         (payload_left_ == 0 && bytes + input().size() <= limits::kReceiveBuffer);
 }
 
 void Session::resume() {
@@ -39,10 +51,14 @@ void Session::resume() {
 
 SessionState Session::state() const {
   assert(pause_ == Pause::kReached);
-  const ByteSpan left = input();
+  WireBuffer said;
+  held_.for_each([&](const Request& request) {
+    put_request(said, request, handshake_.negotiated());
+  });
+  said.put_text(as_text(input()));
   return {.content = export_->content(),
           .negotiated = handshake_.negotiated(),
-          .input = {left.begin(), left.end()},
+          .input = {said.bytes().begin(), said.bytes().end()},
           .payload_left = payload_left_,
           .payload_request = payload_request_,
           .payload_error = payload_error_};
@@ -52,6 +68,7 @@ void Session::hand_over() {
   assert(pause_ == Pause::kReached);
   phase_ = Phase::kClosed;
   if (throttled_) host_.ring().cancel(admission_);
+  drop_held();
   socket_.reset();  // without shutdown(), which would end it for the other process, too
   schedule_pump();
 }

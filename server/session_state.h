@@ -22,8 +22,9 @@ struct ExportContent {
 struct SessionState {
   ExportContent content;
   Negotiated negotiated;
-  // The client's bytes that were received and not consumed: whole requests, a part of one, or a
-  // payload. At most limits::kReceiveBuffer.
+  // What the client has asked and was not answered, in its bytes: requests that are held, then what
+  // was received and not consumed, whole requests, a part of one, or a payload. At most
+  // limits::kReceiveBuffer.
   std::vector<std::byte> input;
   // The request whose payload is being dropped; only when payload_left > 0.
   uint64_t payload_left = 0;  // bytes of it that are still to come

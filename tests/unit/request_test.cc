@@ -55,6 +55,13 @@ TEST_CASE("request: compact and extended headers carry the same fields") {
   }
   CHECK(small.length == 0xf1f2f3f4);
   CHECK(large.length == 0xf1f2f3f4f5f6f7f8);
+
+  WireBuffer small_again;
+  put_request(small_again, small, compact());
+  CHECK(as_text(small_again.bytes()) == as_text(compact_bytes.bytes()));
+  WireBuffer large_again;
+  put_request(large_again, large, extended());
+  CHECK(as_text(large_again.bytes()) == as_text(extended_bytes.bytes()));
 }
 
 TEST_CASE("request: a stream out of step is seen by its first wrong byte") {

@@ -12,7 +12,9 @@
 #include "io/faulty_source.h"
 #include "io/memory_source.h"
 #include "server/limits.h"
+#include "server/predecessor.h"
 #include "server/server.h"
+#include "tests/support/temp_folder.h"
 #include "tests/support/test_bytes.h"
 
 namespace underlay {
@@ -91,7 +93,8 @@ class Client {
 // A server of one such image for one client; ends when that has left.
 class Serving {
  public:
-  explicit Serving(OnError policy) {
+  // `handover`: the path at which it listens for a successor.
+  explicit Serving(OnError policy, const std::string& handover = "") : handover_(handover) {
     contents_.resize(kSize);
     for (size_t i = 0; i < contents_.size(); ++i) contents_[i] = static_cast<std::byte>(i / 512);
     source_ = std::make_shared<FaultySource>(std::make_shared<MemorySource>(contents_, "image"));
@@ -132,9 +135,11 @@ class Serving {
     auto server = Server::create({.on_error = policy}, catalog_, credentials_, log_, manager_);
     if (!server) return;
     (*server)->adopt(UniqueFd(socket));
+    if (!handover_.empty()) (*server)->listen_for_successor(*open_handover_socket(handover_));
     (*server)->run();
   }
 
+  const std::string handover_;
   std::vector<std::byte> contents_;
   std::shared_ptr<FaultySource> source_;
   Confinement files_;
@@ -144,6 +149,46 @@ class Serving {
   const CurrentCredentials credentials_;
   ExportCatalog catalog_{{}, files_, caches_, log_};
   std::shared_ptr<Export> export_;
+  std::thread thread_;
+};
+
+// Takes everything from the server that listens for it, and serves until its last client leaves.
+class Successor {
+ public:
+  explicit Successor(const std::string& handover) {
+    std::vector<std::byte> contents(kSize, std::byte{7});
+    OpenOptions options;
+    options.format = "raw";
+    auto source = std::make_shared<MemorySource>(std::move(contents), "image");
+    auto opened = open_disk(OpenedFile{source, "/image"}, options, files_, caches_);
+    REQUIRE(opened.has_value());
+    REQUIRE(catalog_.add(std::make_shared<Export>("", "", opened->disk)));
+    thread_ = std::thread([this, handover] { result = run(handover); });
+  }
+  ~Successor() { wait(); }
+  void wait() {
+    if (thread_.joinable()) thread_.join();
+  }
+
+  Result<void> result;  // after wait()
+
+ private:
+  Result<void> run(const std::string& handover) {
+    auto server = TRY(Server::create({}, catalog_, credentials_, log_, manager_));
+    Predecessor predecessor = TRY(Predecessor::connect(handover, server->signal_fd()));
+    TRY(predecessor.open_exports(catalog_));
+    TRY(predecessor.receive(catalog_));
+    server->inherit(TRY(predecessor.take({})));
+    server->run();
+    return {};
+  }
+
+  Confinement files_;
+  Caches caches_;
+  Log log_{"successor", false};
+  ServiceManager manager_;
+  const CurrentCredentials credentials_;
+  ExportCatalog catalog_{{}, files_, caches_, log_};
   std::thread thread_;
 };
 
@@ -234,6 +279,30 @@ TEST_CASE("faults: a server that ends does not answer what it holds") {
   serving.wait();
   CHECK(serving.counts().held == 0);
   CHECK(serving.counts().failed == 0);
+}
+
+// Its contents differ, so that it shows who answers.
+TEST_CASE("faults: a successor answers what its predecessor holds") {
+  const TempFolder folder;
+  Serving serving(OnError::kHold, folder.path("handover"));
+  serving.break_reads();
+  for (uint64_t cookie = 1; cookie <= 3; ++cookie) serving.client->ask(cookie, kBad);
+  CHECK_FALSE(serving.client->hears_within(milliseconds(200)));
+  CHECK(serving.counts().held == 3);
+  Successor successor(folder.path("handover"));
+  for (uint64_t cookie = 1; cookie <= 3; ++cookie) {
+    const auto answer = serving.client->answer();
+    CHECK(answer.cookie == cookie);
+    CHECK(answer.error == 0);
+    CHECK(answer.data == std::vector<std::byte>(kLength, std::byte{7}));
+  }
+  CHECK(serving.counts().held == 0);
+  serving.client->ask(4, 0);
+  CHECK(serving.client->answer().cookie == 4);
+  serving.client->leave();
+  successor.wait();
+  CHECK_MESSAGE(successor.result, successor.result.error().to_string());
+  serving.wait();
 }
 
 }  // namespace underlay
