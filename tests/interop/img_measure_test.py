@@ -4,6 +4,7 @@ disks, for each option that changes the size; and refuses what qemu-img refuses.
 
 usage: img_measure_test.py UNDERLAY_IMG IMAGES_FOLDER
 """
+import itertools
 import json
 import os
 import re
@@ -81,12 +82,15 @@ def every_image_is_measured_as_qemu_img_measures_it(lab, images_folder):
         with tempfile.TemporaryDirectory() as folder:
             images, _ = image_set.shared_images(os.path.join(images_folder, maker + ".py"), folder)
             images = [image for image in images if "qemu" in image["oracles"]]
+            # Opening the image is what a sanitizer looks at: each is measured once then, in turns.
+            turns = itertools.cycle([[words] for words in FOR_EACH_IMAGE] if lab.sanitized
+                                    else [FOR_EACH_IMAGE])
 
-            def is_measured(image, maker=maker):
+            def is_measured(image, maker=maker, turns=turns):
                 stated = ["-f", FORMATS.get(maker, maker)]
                 if {"-f", "--image-opts"} & set(image["args"]):
                     stated = []
-                for words in FOR_EACH_IMAGE:
+                for words in next(turns):
                     words = [*words, *stated, *image["args"], image["path"]]
                     if maker in UNMAPPED:
                         lab.ordered(words, "ours", "theirs")
@@ -120,7 +124,7 @@ def rule_options_of_qcow2(lab):
     options += [f"refcount_bits={1 << i}" for i in range(7)]
     options += [f"refcount_bits={1 << i},cluster_size=512" for i in range(7)]
     for option in options:
-        for size in ("0", "3G", "100M"):
+        for size in ("3G",) if lab.sanitized else ("0", "3G", "100M"):
             lab.equal("-O", "qcow2", "--size", size, "-o", option)
     lab.equal("-O", "qcow2", "--size", "9G", "-o", "cluster_size=2M", "-o", "extended_l2=on")
     lab.equal("-O", "qcow2", "--size", "9G", "-o", "cluster_size=2M", "-o", "cluster_size=4k")
