@@ -150,7 +150,8 @@ class Image {
   const Format& format_;
   RestOfImage files_;
   std::shared_ptr<const Source> source_;
-  Caches caches_{Caches::Budget{.tables = 1 << 20, .clusters = 4 << 20}};
+  // Small, so that blocks are evicted.
+  Caches caches_{Caches::Budget{.tables = 256 << 10, .clusters = 256 << 10}};
 };
 
 }  // namespace
