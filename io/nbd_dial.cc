@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "io/libnbd_handle.h"
+#include "io/nbd_tls_dial.h"
 
 namespace underlay {
 namespace {
@@ -99,16 +100,18 @@ class Dial {
 
 Result<void> check_scheme(const std::string& uri) {
   if (uri.starts_with("nbd://") || uri.starts_with("nbd+unix://")) return {};
-  if (uri.starts_with("nbds:") || uri.starts_with("nbds+")) {
+  if (uri.starts_with("nbds+unix:")) {
     return fail(ErrorKind::kUnsupported,
-                "TLS is not supported: the kernel's nbd client does not encrypt; use nbd:// over a "
-                "network that is trusted, or a tunnel");
+                "the kernel, which would have to encrypt, does so on TCP only: use nbd+unix://, "
+                "which does not leave this host, or nbds://");
   }
   return fail(ErrorKind::kUsage,
-              "no NBD address that the kernel can use: it must begin with nbd:// or nbd+unix://");
+              "no NBD address that the kernel can use: it must begin with nbd://, nbds:// or "
+              "nbd+unix://");
 }
 
 Result<DialedExport> dial(const std::string& uri, std::chrono::milliseconds limit) {
+  if (uri.starts_with("nbds://")) return dial_nbd_tls(uri, limit);
   TRY(check_scheme(uri));
   Dial dial;
   TRY(dial.start(uri));

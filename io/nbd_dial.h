@@ -1,5 +1,6 @@
 // Makes connections to an NBD export that the kernel's client can take over: the handshake is done
-// by libnbd, with simple replies only, and what comes back is the bare socket.
+// by libnbd (or for TLS, whose keys libnbd keeps to itself, by io/nbd_tls_dial.h), with simple
+// replies only, and what comes back is the bare socket.
 #pragma once
 
 #include <chrono>
@@ -18,10 +19,12 @@ struct DialedExport {
   uint32_t min_block = 1;           // bytes; 1 when the server does not say
 };
 
-// `uri`: nbd://host[:port]/export or nbd+unix:///export?socket=PATH. Other kinds are refused: TLS
-// (kUnsupported) because the kernel would need kTLS, the rest (kUsage) because the kernel takes TCP
-// and Unix stream sockets only. kNotFound when there is no such export or socket. Gives up after
-// `limit`, whatever the server does; the look-up of a host's name comes on top. Blocks.
+// `uri`: nbd://host[:port]/export, nbd+unix:///export?socket=PATH, or with TLS
+// nbds://host[:port]/export?tls-certificates=FOLDER (see io/nbd_tls_address.h), which the kernel
+// then encrypts. Other kinds are refused: TLS over a Unix socket and a kernel without TLS with
+// kUnsupported, the rest with kUsage, because the kernel takes TCP and Unix stream sockets only.
+// kNotFound when there is no such export or socket. Gives up after `limit`, whatever the server
+// does; the look-up of a host's name comes on top. Blocks.
 Result<DialedExport> dial_nbd(const std::string& uri, std::chrono::milliseconds limit);
 
 // The same over a socket that is connected to a server already.

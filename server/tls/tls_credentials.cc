@@ -10,7 +10,7 @@
 #include <cstring>
 #include <ctime>
 
-#include "server/tls/gnutls_on_demand.h"
+#include "io/gnutls_on_demand.h"
 
 namespace underlay {
 namespace {

@@ -5,11 +5,13 @@ with simple replies, that stays so when libnbd has gone.
 usage: nbd_dial_test.py UNDERLAY_NBD KERNEL_NBD_CONTROL
 """
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 
 import harness
+import tls_keys
 
 HAS_FLAGS, READ_ONLY, MULTI_CONN, DF = 1, 2, 1 << 8, 1 << 7
 
@@ -31,6 +33,38 @@ def check_export(control, uri, content, more_clients):
     assert first == content[:512], "the first bytes differ"
 
 
+def kernel_has_tls():
+    """May a TCP socket be given TLS? Then the kernel may still lack the cipher."""
+    tcp_ulp = 31
+    with socket.create_server(("127.0.0.1", 0)) as listening, \
+            socket.create_connection(listening.getsockname()) as client:
+        try:
+            client.setsockopt(socket.IPPROTO_TCP, tcp_ulp, b"tls")
+        except OSError:
+            return False
+    return True
+
+
+def check_tls(server_program, control, folder, image, content):
+    """Through the kernel's TLS where there is one; else it is said what is missing."""
+    keys = os.path.join(folder, "keys")
+    authority = tls_keys.Authority(os.path.join(folder, "authority"))
+    authority.issue(keys, "server", "localhost")
+    authority.issue(keys, "client", "alice")
+    port = harness.free_port()
+    command = [server_program, "-t", "-e", "0", "-b", "127.0.0.1", "-p", port, "-f", "raw",
+               "--object", f"tls-creds-x509,id=t,dir={keys},endpoint=server", "--tls-creds", "t",
+               image]
+    uri = f"nbds://127.0.0.1:{port}/?tls-certificates={keys}"
+    with harness.start(command, port):
+        if kernel_has_tls():
+            check_export(control, uri, content, True)
+        else:
+            status, _, _, errors = dial(control, uri)
+            assert status == 1 and "the kernel has no TLS" in errors, errors
+            assert "modprobe tls" in errors and errors.count("\n") == 1, errors
+
+
 def main():
     server_program, control = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
@@ -49,6 +83,7 @@ def main():
                 status, _, _, errors = dial(control, server.named_uri("other"))
                 assert status == 1 and "no export named 'other'" in errors, errors
                 assert errors.count("\n") == 1 and errors.startswith("nbd+unix:"), errors
+        check_tls(server_program, control, folder, image, content)
 
 
 main()

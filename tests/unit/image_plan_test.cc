@@ -271,6 +271,8 @@ TEST_CASE("a link in the chain that leads to another file now is noticed by a ne
 TEST_CASE("what a name says about the server") {
   CHECK(is_nbd_uri("nbd://host/export"));
   CHECK(is_nbd_uri("nbd+unix:///export?socket=s"));
+  CHECK(is_nbd_uri("nbds://host/export"));
+  CHECK(is_nbd_uri("nbds+unix:///export?socket=s"));
   CHECK_FALSE(is_nbd_uri("nbd"));
   CHECK_FALSE(is_nbd_uri("/images/nbd://host"));
 }

@@ -41,7 +41,7 @@ second. What the image has uncompressed is read without leaving the kernel; the
 rest is served by underlay-nbd, over the kernel's nbd.")
 set(underlay-thin_depends
     "underlay-nbd (= ${package_version}), thin-provisioning-tools, dmsetup, kmod")
-set(underlay-thin_recommends "libnbd0, libcryptsetup12, libssl3")
+set(underlay-thin_recommends "libnbd0, libcryptsetup12, libssl3, libgnutls30")
 set(underlay-thin_suggests "underlay-img")
 set(underlay-thin_units "underlay-thin-watch.service underlay-thin-activate.service")
 # Never underlay-thin-activate.service: that would take the volumes down.

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <array>
 #include <climits>
 #include <cstdlib>
 
@@ -192,7 +193,9 @@ Result<ImagePlan> plan_of(ChildMessage answer) {
 }  // namespace
 
 bool is_nbd_uri(const std::string& location) {
-  return location.starts_with("nbd://") || location.starts_with("nbd+unix://");
+  constexpr std::array kSchemes{"nbd://", "nbd+unix://", "nbds://", "nbds+unix://"};
+  return std::any_of(kSchemes.begin(), kSchemes.end(),
+                     [&](const char* scheme) { return location.starts_with(scheme); });
 }
 
 ImageChoice choice_of(const ImageRecord& image) {

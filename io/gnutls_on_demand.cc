@@ -1,6 +1,6 @@
 // GnuTLS's functions, as far as this program uses them. Linked as usual, it would lengthen the
 // start of every server, most of which encrypt nothing.
-#include "server/tls/gnutls_on_demand.h"
+#include "io/gnutls_on_demand.h"
 
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
@@ -18,6 +18,12 @@ const underlay::LibraryOnDemand& library() {
 
 bool underlay::load_gnutls() { return library().is_there(); }
 
+gnutls_alert_description_t gnutls_alert_get(gnutls_session_t session) {
+  return library().call<&gnutls_alert_get>("gnutls_alert_get", session);
+}
+const char* gnutls_alert_get_name(gnutls_alert_description_t alert) {
+  return library().call<&gnutls_alert_get_name>("gnutls_alert_get_name", alert);
+}
 int gnutls_alert_send_appropriate(gnutls_session_t session, int err) {
   return library().call<&gnutls_alert_send_appropriate>("gnutls_alert_send_appropriate", session,
                                                         err);
@@ -60,10 +66,20 @@ int gnutls_certificate_set_x509_key_file2(gnutls_certificate_credentials_t res,
   return library().call<&gnutls_certificate_set_x509_key_file2>(
       "gnutls_certificate_set_x509_key_file2", res, certfile, keyfile, type, pass, flags);
 }
+int gnutls_certificate_set_x509_system_trust(gnutls_certificate_credentials_t cred) {
+  return library().call<&gnutls_certificate_set_x509_system_trust>(
+      "gnutls_certificate_set_x509_system_trust", cred);
+}
 int gnutls_certificate_set_x509_trust_file(gnutls_certificate_credentials_t cred,
                                            const char* cafile, gnutls_x509_crt_fmt_t type) {
   return library().call<&gnutls_certificate_set_x509_trust_file>(
       "gnutls_certificate_set_x509_trust_file", cred, cafile, type);
+}
+int gnutls_certificate_verification_status_print(unsigned int status,
+                                                 gnutls_certificate_type_t type,
+                                                 gnutls_datum_t* out, unsigned int flags) {
+  return library().call<&gnutls_certificate_verification_status_print>(
+      "gnutls_certificate_verification_status_print", status, type, out, flags);
 }
 int gnutls_credentials_set(gnutls_session_t session, gnutls_credentials_type_t type, void* cred) {
   return library().call<&gnutls_credentials_set>("gnutls_credentials_set", session, type, cred);
@@ -95,18 +111,48 @@ int gnutls_priority_init(gnutls_priority_t* priority_cache, const char* prioriti
 int gnutls_priority_set(gnutls_session_t session, gnutls_priority_t priority) {
   return library().call<&gnutls_priority_set>("gnutls_priority_set", session, priority);
 }
+int gnutls_priority_set_direct(gnutls_session_t session, const char* priorities,
+                               const char** err_pos) {
+  return library().call<&gnutls_priority_set_direct>("gnutls_priority_set_direct", session,
+                                                     priorities, err_pos);
+}
+int gnutls_psk_allocate_client_credentials(gnutls_psk_client_credentials_t* sc) {
+  return library().call<&gnutls_psk_allocate_client_credentials>(
+      "gnutls_psk_allocate_client_credentials", sc);
+}
 int gnutls_psk_allocate_server_credentials(gnutls_psk_server_credentials_t* sc) {
   return library().call<&gnutls_psk_allocate_server_credentials>(
       "gnutls_psk_allocate_server_credentials", sc);
+}
+void gnutls_psk_free_client_credentials(gnutls_psk_client_credentials_t sc) {
+  return library().call<&gnutls_psk_free_client_credentials>("gnutls_psk_free_client_credentials",
+                                                             sc);
 }
 void gnutls_psk_free_server_credentials(gnutls_psk_server_credentials_t sc) {
   return library().call<&gnutls_psk_free_server_credentials>("gnutls_psk_free_server_credentials",
                                                              sc);
 }
+int gnutls_psk_set_client_credentials(gnutls_psk_client_credentials_t res, const char* username,
+                                      const gnutls_datum_t* key, gnutls_psk_key_flags flags) {
+  return library().call<&gnutls_psk_set_client_credentials>("gnutls_psk_set_client_credentials",
+                                                            res, username, key, flags);
+}
 void gnutls_psk_set_server_credentials_function(gnutls_psk_server_credentials_t cred,
                                                 gnutls_psk_server_credentials_function* func) {
   return library().call<&gnutls_psk_set_server_credentials_function>(
       "gnutls_psk_set_server_credentials_function", cred, func);
+}
+size_t gnutls_record_check_pending(gnutls_session_t session) {
+  return library().call<&gnutls_record_check_pending>("gnutls_record_check_pending", session);
+}
+int gnutls_record_get_direction(gnutls_session_t session) {
+  return library().call<&gnutls_record_get_direction>("gnutls_record_get_direction", session);
+}
+int gnutls_record_get_state(gnutls_session_t session, unsigned read, gnutls_datum_t* mac_key,
+                            gnutls_datum_t* IV, gnutls_datum_t* cipher_key,
+                            unsigned char seq_number[8]) {
+  return library().call<&gnutls_record_get_state>("gnutls_record_get_state", session, read, mac_key,
+                                                  IV, cipher_key, seq_number);
 }
 ssize_t gnutls_record_recv(gnutls_session_t session, void* data, size_t data_size) {
   return library().call<&gnutls_record_recv>("gnutls_record_recv", session, data, data_size);
@@ -114,11 +160,25 @@ ssize_t gnutls_record_recv(gnutls_session_t session, void* data, size_t data_siz
 ssize_t gnutls_record_send(gnutls_session_t session, const void* data, size_t data_size) {
   return library().call<&gnutls_record_send>("gnutls_record_send", session, data, data_size);
 }
+int gnutls_server_name_set(gnutls_session_t session, gnutls_server_name_type_t type,
+                           const void* name, size_t name_length) {
+  return library().call<&gnutls_server_name_set>("gnutls_server_name_set", session, type, name,
+                                                 name_length);
+}
 void* gnutls_session_get_ptr(gnutls_session_t session) {
   return library().call<&gnutls_session_get_ptr>("gnutls_session_get_ptr", session);
 }
+unsigned int gnutls_session_get_verify_cert_status(gnutls_session_t session) {
+  return library().call<&gnutls_session_get_verify_cert_status>(
+      "gnutls_session_get_verify_cert_status", session);
+}
 void gnutls_session_set_ptr(gnutls_session_t session, void* ptr) {
   return library().call<&gnutls_session_set_ptr>("gnutls_session_set_ptr", session, ptr);
+}
+void gnutls_session_set_verify_cert(gnutls_session_t session, const char* hostname,
+                                    unsigned flags) {
+  return library().call<&gnutls_session_set_verify_cert>("gnutls_session_set_verify_cert", session,
+                                                         hostname, flags);
 }
 void gnutls_session_set_verify_cert2(gnutls_session_t session, gnutls_typed_vdata_st* data,
                                      unsigned elements, unsigned flags) {
@@ -130,6 +190,9 @@ const char* gnutls_strerror(int error) {
 }
 void gnutls_transport_set_errno(gnutls_session_t session, int err) {
   return library().call<&gnutls_transport_set_errno>("gnutls_transport_set_errno", session, err);
+}
+void gnutls_transport_set_int2(gnutls_session_t session, int r, int s) {
+  return library().call<&gnutls_transport_set_int2>("gnutls_transport_set_int2", session, r, s);
 }
 void gnutls_transport_set_ptr(gnutls_session_t session, gnutls_transport_ptr_t ptr) {
   return library().call<&gnutls_transport_set_ptr>("gnutls_transport_set_ptr", session, ptr);
