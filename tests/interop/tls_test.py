@@ -6,6 +6,7 @@ usage: tls_test.py UNDERLAY_NBD [RULE...]     RULE: part of a rule's name; only 
 import rules_in_folders
 import tls_credentials
 import tls_protocol
+import tls_records
 from tls_lab import Lab
 
-rules_in_folders.main(Lab, tls_credentials, tls_protocol)
+rules_in_folders.main(Lab, tls_credentials, tls_protocol, tls_records)
