@@ -183,8 +183,11 @@ void find_in_qcow2_names(const Qcow2Header& header, const Qcow2Extensions& exten
 Result<void> find_in_qcow2_l1_table(const Source& file, const Qcow2Header& header,
                                     Findings& findings) {
   std::vector<uint64_t> tables;
-  tables.reserve(header.l1_size);  // kMaxL1Bytes at most
-  const FileRange table{.offset = header.l1_table_offset, .length = uint64_t{header.l1_size} * 8};
+  // What lies behind the disk's end in the table is not served.
+  const uint64_t used =
+      std::min<uint64_t>(header.l1_size, div_round_up(header.size, header.l2_span()));
+  tables.reserve(used);  // kMaxL1Bytes at most
+  const FileRange table{.offset = header.l1_table_offset, .length = used * 8};
   TRY(for_each_piece(file, table, [&](uint64_t, ByteSpan bytes) -> Result<void> {
     for (size_t at = 0; at < bytes.size(); at += 8) {
       const uint64_t offset = split_qcow2_l1_entry(load_be<uint64_t>(bytes, at)).offset;

@@ -30,8 +30,8 @@ void find_in_qcow2_features(const Qcow2Header& header, const Qcow2Extensions& ex
 void find_in_qcow2_names(const Qcow2Header& header, const Qcow2Extensions& extensions,
                          std::optional<std::string_view> backing, Findings& findings);
 
-// Do two entries of the active L1 table name one L2 table? Then a small file has a large disk, all
-// of whose parts are the same. Fails when the table cannot be read.
+// Do two entries of the active L1 table, as far as the disk goes, name one L2 table? Then a small
+// file has a large disk, all of whose parts are the same. Fails when the table cannot be read.
 // REQUIRES: the table lies in the file.
 Result<void> find_in_qcow2_l1_table(const Source& file, const Qcow2Header& header,
                                     Findings& findings);
