@@ -11,7 +11,7 @@ namespace {
 
 // Never waits for a reader of standard error: a full pipe must not hold up a ring. False when the
 // line could not be written.
-bool put(const std::string& text) {
+bool put_on_stderr(const std::string& text) {
   pollfd ready{.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
   if (::poll(&ready, 1, 0) != 1 || (ready.revents & POLLOUT) == 0) return false;
   return ::write(STDERR_FILENO, text.data(), text.size()) >= 0;
@@ -19,12 +19,20 @@ bool put(const std::string& text) {
 
 }  // namespace
 
-void Log::write(std::string_view level, std::string_view line) {
+// False when nobody has got the line.
+bool Log::put(LogPriority priority, std::string_view line, const LogFields& fields) const {
+  const std::string text = printable(line);
+  if (journal_.send(journal_entry(program_, priority, text, fields))) return true;
+  const std::string_view kind = priority == LogPriority::kWarning ? "warning: " : "";
+  return put_on_stderr(fmt::format("{}: {}{}\n", program_, kind, text));
+}
+
+void Log::write(LogPriority priority, std::string_view line, const LogFields& fields) {
   const auto now = std::chrono::steady_clock::now();
   const std::lock_guard lock(mutex_);
   if (now - second_ >= std::chrono::seconds(1)) {
     if (suppressed_ > 0 &&
-        put(fmt::format("{}: {} lines were left out\n", program_, suppressed_))) {
+        put(LogPriority::kNotice, fmt::format("{} lines were left out", suppressed_), {})) {
       suppressed_ = 0;
     }
     second_ = now;
@@ -35,7 +43,7 @@ void Log::write(std::string_view level, std::string_view line) {
     return;
   }
   ++lines_;
-  if (!put(fmt::format("{}: {}{}\n", program_, level, printable(line)))) ++suppressed_;
+  if (!put(priority, line, fields)) ++suppressed_;
 }
 
 }  // namespace underlay

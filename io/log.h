@@ -1,4 +1,5 @@
-// Lines for the operator on standard error, not more of them than a person can read.
+// Lines for the operator on standard error, or entries for the journal, not more of them than a
+// person can read.
 #pragma once
 
 #include <atomic>
@@ -7,20 +8,31 @@
 #include <string>
 #include <string_view>
 
+#include "io/journal.h"
+
 namespace underlay {
 
 // Thread-safe.
 class Log {
  public:
-  // `program` stands before every line. Unless `verbose`, detail() says nothing.
-  Log(std::string program, bool verbose) : program_(std::move(program)), verbose_(verbose) {}
+  // `program` stands before every line. Unless `verbose`, detail() says nothing. What the journal
+  // does not take is a line on standard error.
+  Log(std::string program, bool verbose, Journal journal = {})
+      : program_(std::move(program)), journal_(std::move(journal)), verbose_(verbose) {}
 
-  void error(std::string_view line) { write("", line); }
-  void warn(std::string_view line) { write("warning: ", line); }
+  // `fields` are for the journal alone: `line` says all that a person has to know.
+  void error(std::string_view line, const LogFields& fields = {}) {
+    write(LogPriority::kError, line, fields);
+  }
+  void warn(std::string_view line, const LogFields& fields = {}) {
+    write(LogPriority::kWarning, line, fields);
+  }
   // What was done because somebody asked for it.
-  void note(std::string_view line) { write("", line); }
-  void detail(std::string_view line) {
-    if (verbose()) write("", line);
+  void note(std::string_view line, const LogFields& fields = {}) {
+    write(LogPriority::kNotice, line, fields);
+  }
+  void detail(std::string_view line, const LogFields& fields = {}) {
+    if (verbose()) write(LogPriority::kInfo, line, fields);
   }
 
   bool verbose() const { return verbose_.load(std::memory_order_relaxed); }
@@ -30,9 +42,11 @@ class Log {
   static constexpr unsigned kLinesPerSecond = 50;
 
  private:
-  void write(std::string_view level, std::string_view line);
+  void write(LogPriority priority, std::string_view line, const LogFields& fields);
+  bool put(LogPriority priority, std::string_view line, const LogFields& fields) const;
 
   const std::string program_;
+  const Journal journal_;
   std::atomic<bool> verbose_;
   std::mutex mutex_;
   std::chrono::steady_clock::time_point second_;  // under mutex_: start of the current second

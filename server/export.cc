@@ -5,6 +5,7 @@
 #include <climits>
 #include <filesystem>
 
+#include "server/entry_fields.h"
 #include "server/limits.h"
 
 namespace underlay {
@@ -73,18 +74,18 @@ ExportDescription Export::describe() const {
 void Export::check_unchanged(Log& log) {
   const Source* replaced = disk_->find_replaced();
   if (replaced != nullptr && !replaced_.exchange(true)) {
-    log.warn(
-        fmt::format("{}: is another file now; the export \"{}\" goes on with the one that was "
-                    "opened, restart to serve the new one",
-                    replaced->name(), name_));
+    log.warn(fmt::format("{}: is another file now; the export \"{}\" goes on with the one that was "
+                         "opened, restart to serve the new one",
+                         replaced->name(), name_),
+             EntryFields().exported(name_).file(replaced->name()));
   }
   if (changed()) return;
   const Result<void> unchanged = disk_->check_unchanged();
   if (unchanged || changed_.exchange(true)) return;
-  log.error(
-      fmt::format("{}; reads of the export \"{}\" fail from now on, restart to serve the "
-                  "new content",
-                  unchanged.error().to_string(), name_));
+  log.error(fmt::format("{}; reads of the export \"{}\" fail from now on, restart to serve the "
+                        "new content",
+                        unchanged.error().to_string(), name_),
+            EntryFields().exported(name_).error(unchanged.error()));
 }
 
 ExportCatalog::ExportCatalog(Folder folder, const NamedFiles& files, Caches& caches, Log& log)
@@ -146,7 +147,7 @@ Result<std::shared_ptr<Export>> ExportCatalog::open(const std::string& name) {
   }
   auto opened = open_from_folder(name);
   if (!opened && opened.error().kind != ErrorKind::kNotFound) {
-    log_.error(opened.error().to_string());
+    log_.error(opened.error().to_string(), EntryFields().exported(name).error(opened.error()));
   }
   return opened;
 }
@@ -163,7 +164,9 @@ Result<std::shared_ptr<Export>> ExportCatalog::open_from_folder(const std::strin
   const FileIdentity identity = file.source->identity().value_or(FileIdentity{});
   if (auto shared = find_shared(name, identity)) return shared;
   OpenedDisk opened = TRY(open_disk(std::move(file), folder_.open, files_, caches_));
-  for (const std::string& warning : opened.warnings) log_.warn(warning);
+  for (const std::string& warning : opened.warnings) {
+    log_.warn(warning, EntryFields().exported(name));
+  }
   auto made = std::make_shared<Export>(name, folder_.description, std::move(opened.disk), "",
                                        std::vector<ExportedBitmap>(), service_for(name));
 
@@ -234,7 +237,10 @@ std::vector<ExportDescription> ExportCatalog::list() const {
     if (names.size() == limits::kListedExports) break;
     names.push_back(name);
   }
-  if (error) log_.error(fmt::format("{}: cannot list: {}", folder_.path, error.message()));
+  if (error) {
+    log_.error(fmt::format("{}: cannot list: {}", folder_.path, error.message()),
+               EntryFields().file(folder_.path).system_error(error.value()));
+  }
   std::sort(names.begin(), names.end());
   for (std::string& name : names) {
     const bool needs_tls = rule_of(folder_.rules, name).needs_tls;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <tuple>
 
+#include "server/entry_fields.h"
+
 namespace underlay {
 namespace {
 
@@ -68,7 +70,9 @@ std::vector<ExportPlan> export_plans(const Options& options) {
 Result<std::shared_ptr<Export>> open_export(const ExportPlan& plan, ExportService service,
                                             const NamedFiles& files, Caches& caches, Log& log) {
   OpenedDisk opened = TRY(open_disk(plan.path, plan.open, files, caches));
-  for (const std::string& warning : opened.warnings) log.warn(warning);
+  for (const std::string& warning : opened.warnings) {
+    log.warn(warning, EntryFields().exported(plan.name).file(plan.path));
+  }
   auto bitmaps = TRY(find_bitmaps(plan, *opened.disk));
   return std::make_shared<Export>(plan.name, plan.description, std::move(opened.disk),
                                   plan.open.image.snapshot.value_or(""), std::move(bitmaps),

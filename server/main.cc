@@ -16,6 +16,7 @@
 
 #include "formats/load_ahead.h"
 #include "io/confined_open.h"
+#include "io/journal.h"
 #include "io/log.h"
 #include "io/nbd_dial.h"
 #include "server/cage.h"
@@ -24,6 +25,7 @@
 #include "server/control/control_client.h"
 #include "server/control/live_control.h"
 #include "server/daemon.h"
+#include "server/entry_fields.h"
 #include "server/export.h"
 #include "server/export_plan.h"
 #include "server/kernel_device.h"
@@ -120,7 +122,9 @@ Result<void> take_over(const Options& options, ExportCatalog& catalog, Log& log,
   if (for_successor) server.listen_for_successor(*std::move(for_successor));
   if (pid_file) {
     // The clients are here: a pid file that is out of order does not turn them away.
-    if (const auto taken = pid_file->take(); !taken) log.error(taken.error().to_string());
+    if (const auto taken = pid_file->take(); !taken) {
+      log.error(taken.error().to_string(), EntryFields().error(taken.error()));
+    }
     server.hold(*std::move(pid_file));
   }
   return {};
@@ -201,6 +205,14 @@ Result<void> serve_device(Server& server, KernelDevice& device,
   return device.disconnect();
 }
 
+// None when the log goes to standard error. What is said before there is a log, and why the
+// server does not start, goes there always: to whoever started it.
+Result<Journal> open_journal(LogTarget target) {
+  if (target == LogTarget::kStderr) return Journal();
+  if (target == LogTarget::kAuto && !stderr_is_journal()) return Journal();
+  return Journal::connect();
+}
+
 // What is open of --control; nothing without it.
 Result<std::optional<ListenSocket>> open_control(const Options& options, Log& log) {
   if (options.control.empty()) return std::nullopt;
@@ -209,7 +221,7 @@ Result<std::optional<ListenSocket>> open_control(const Options& options, Log& lo
   if (opened) return *std::move(opened);
   if (!take_over) return Failure(std::move(opened).error());
   // The clients are here: a socket that cannot be had does not turn them away.
-  log.error(opened.error().to_string());
+  log.error(opened.error().to_string(), EntryFields().error(opened.error()));
   return std::nullopt;
 }
 
@@ -217,7 +229,9 @@ Result<std::optional<ListenSocket>> open_control(const Options& options, Log& lo
 Result<void> serve(const StartedProgram& program, std::vector<ListenSocket> inherited,
                    std::optional<Daemon>& daemon) {
   const Options& options = program.options;
-  Log log(kProgram, options.verbose);
+  auto journal = open_journal(options.log);
+  Log log(kProgram, options.verbose, journal ? *std::move(journal) : Journal());
+  if (!journal) log.warn(journal.error().to_string() + "; the log goes to standard error");
   ServiceManager manager = service_manager(log);
   const PeerRules peers = TRY(peer_rules(options));
   std::optional<ServiceUser> user;

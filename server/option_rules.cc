@@ -63,6 +63,7 @@ constexpr std::array kRules = {
     OptionRule{.name = "threads", .takes_value = true, .own = true},
     OptionRule{.name = "poll", .takes_value = true, .own = true},
     OptionRule{.name = "on-error", .takes_value = true, .own = true},
+    OptionRule{.name = "log", .takes_value = true, .own = true},
     OptionRule{.name = "metrics", .takes_value = true, .own = true},
     OptionRule{.name = "slow-requests", .takes_value = true, .own = true},
     OptionRule{.name = "user", .takes_value = true, .own = true},

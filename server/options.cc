@@ -277,6 +277,10 @@ Result<void> read_service(const GivenOptions& given, Options& options) {
   if (given.has("pid-file") && options.pid_file.empty()) {
     return fail(ErrorKind::kUsage, "--pid-file: the file's name is empty");
   }
+  const std::string log = given.last_or("log", "auto");
+  TRY(check_one_of("--log", log, {"auto", "stderr", "journal"}));
+  if (log == "stderr") options.log = LogTarget::kStderr;
+  if (log == "journal") options.log = LogTarget::kJournal;
   options.control = TRY(socket_path(given, "control"));
   options.config = given.last_or("config", "");
   options.handover = TRY(socket_path(given, "handover"));

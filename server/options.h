@@ -20,6 +20,9 @@ namespace underlay {
 
 class GivenOptions;
 
+// --log. kAuto: the journal when standard error goes there anyway.
+enum class LogTarget : uint8_t { kAuto, kStderr, kJournal };
+
 // One image that the command line names.
 struct ExportOption {
   std::string name;  // "" is the default export
@@ -61,6 +64,7 @@ struct Options {
   bool fork = false;                 // --fork
   std::string pid_file;              // --pid-file, "" = none
   bool verbose = false;              // -v
+  LogTarget log = LogTarget::kAuto;  // --log
   Caches::Budget caches;             // --cluster-cache, --table-cache
   std::string handover;              // --handover: absolute path, "" = none
   std::string control;               // --control: absolute path, "" = none

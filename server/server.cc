@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "server/entry_fields.h"
 #include "server/limits.h"
 
 namespace underlay {
@@ -119,12 +120,14 @@ void Server::on_accepted(Acceptor& acceptor, int result) {
     socket.reset();
   } else if (socket.valid()) {
     if (acceptor.socket.tcp) set_tcp_options(socket.get());
-    log_.detail(fmt::format("a client connected to {}", acceptor.socket.address));
+    log_.detail(fmt::format("a client connected to {}", acceptor.socket.address),
+                EntryFields().peer(peer_of(socket.get())));
     ++metrics_.accepted;
     early_.push_back(std::move(socket));
   } else if (result != -ECONNABORTED && result != -EINTR && result != -EAGAIN &&
              result != -ECANCELED) {
-    log_.error(fmt::format("cannot accept a client: {}; trying again", strerror(-result)));
+    log_.error(fmt::format("cannot accept a client: {}; trying again", strerror(-result)),
+               EntryFields().system_error(-result));
     accept_paused_ = true;
     ring_->timeout(kAcceptPause, pause_time_, accept_pause_);
   }
@@ -135,7 +138,10 @@ void Server::on_accepted(Acceptor& acceptor, int result) {
 bool Server::may_connect(const Acceptor& acceptor, const UniqueFd& client) {
   if (acceptor.socket.tcp) return true;
   const auto checked = check_peer(client.get(), config_.peers);
-  if (!checked) log_.warn(fmt::format("{}: {}", acceptor.socket.address, checked.error().message));
+  if (!checked) {
+    log_.warn(fmt::format("{}: {}", acceptor.socket.address, checked.error().message),
+              EntryFields().peer(peer_of(client.get())));
+  }
   return checked.has_value();
 }
 
@@ -245,7 +251,7 @@ void Server::memory_is_short() {
 // A ring that does not work takes its sessions with it, whose operations the kernel and the workers
 // still hold: nothing of it can be destroyed in good order.
 void Server::thread_failed(const Error& error) {
-  log_.error(error.to_string());
+  log_.error(error.to_string(), EntryFields().error(error));
   std::_Exit(EXIT_FAILURE);
 }
 

@@ -146,7 +146,8 @@ void Session::on_deadline(int) {
     // The client is not to blame for the time that opening its image takes.
     arm_deadline();
   } else if (phase_ == Phase::kHandshake) {
-    host_.log().detail("a client did not finish the handshake in time: connection closed");
+    host_.log().detail("a client did not finish the handshake in time: connection closed",
+                       log_fields());
     close();
   }
   schedule_pump();
@@ -168,7 +169,8 @@ void Session::on_retry(int) {
 
 void Session::close_if_unread(std::chrono::steady_clock::time_point now) {
   if (!sending_ || now - last_sent_ < limits::kUnreadTime) return;
-  host_.log().warn("a client does not read its replies and memory is short: connection closed");
+  host_.log().warn("a client does not read its replies and memory is short: connection closed",
+                   log_fields());
   close();
 }
 
@@ -215,7 +217,7 @@ void Session::send_handshake() {
     // A client that cannot even be greeted is turned away; it may come back.
     if (room.empty()) {
       host_.memory_is_short();
-      host_.log().warn("no reply memory is left for a handshake: connection closed");
+      host_.log().warn("no reply memory is left for a handshake: connection closed", log_fields());
       return close();
     }
     std::memcpy(room.data(), rest.data(), part);

@@ -28,6 +28,7 @@
 #include "io/worker_pool.h"
 #include "server/client_registry.h"
 #include "server/cluster_read.h"
+#include "server/entry_fields.h"
 #include "server/export.h"
 #include "server/export_lookup.h"
 #include "server/handshake.h"
@@ -186,6 +187,7 @@ class Session final : private ReadOwner,
   bool reply_operation(const WorkerOperation& operation);
   bool reply_status(const WorkerOperation& operation);
   void log_failure(const Request& request, const Error& error);
+  EntryFields log_fields() const;
 
   // Counting (session_metrics.cc).
   void count(const Request& request, bool succeeded);
@@ -203,7 +205,7 @@ class Session final : private ReadOwner,
   bool ends_unanswered() const;
   bool hold(const Request& request, const Error& error);
   bool hold_of_changed(const Request& request);
-  void note_held(const Request& request, std::string_view why);
+  void note_held(const Request& request, std::string_view why, const LogFields& fields);
   void end_hold(const Request& request, bool succeeded);
   void start_held();
   void drop_held();

@@ -24,25 +24,26 @@ bool Session::hold(const Request& request, const Error& error) {
     return true;
   }
   if (!held_.hold(request, error, leaving(), HeldRequests::Clock::now())) return false;
-  note_held(request, error.to_string());
+  note_held(request, error.to_string(), log_fields().request(request).error(error));
   return true;
 }
 
 // Of an export whose image has changed. False when it is to be answered.
 bool Session::hold_of_changed(const Request& request) {
   if (!held_.hold_for_good(request, leaving(), HeldRequests::Clock::now())) return false;
-  note_held(request, "the image has changed");
+  note_held(request, "the image has changed", log_fields().request(request));
   return true;
 }
 
-void Session::note_held(const Request& request, std::string_view why) {
+void Session::note_held(const Request& request, std::string_view why, const LogFields& fields) {
   if (export_->faults().hold(request.tries == 0)) {
     const bool bounded = host_.on_error() == OnError::kEio;
     host_.log().warn(
         fmt::format("export \"{}\": {} bytes at offset {}: {}; {}", printable(export_->name(), 80),
                     request.length, request.offset, why,
                     bounded ? fmt::format("it is tried again, at most {} times", limits::kRetries)
-                            : "the request is held until it can be answered (--on-error=hold)"));
+                            : "the request is held until it can be answered (--on-error=hold)"),
+        fields);
   }
   arm_hold_timer();
 }
@@ -52,9 +53,10 @@ void Session::end_hold(const Request& request, bool succeeded) {
   if (!succeeded) export_->faults().fail();
   if (request.tries == 0 || !export_->faults().release() || !succeeded) return;
   const ReadFaults::Counts counts = export_->faults().counts();
-  host_.log().warn(fmt::format(
-      "export \"{}\": reads succeed again; until now {} tries were repeated, {} requests failed",
-      printable(export_->name(), 80), counts.retried, counts.failed));
+  host_.log().warn(fmt::format("export \"{}\": reads succeed again; until now {} tries were "
+                               "repeated, {} requests failed",
+                               printable(export_->name(), 80), counts.retried, counts.failed),
+                   EntryFields().exported(export_->name()));
 }
 
 // Starts those whose time has come, as far as there is room for them.

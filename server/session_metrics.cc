@@ -27,10 +27,11 @@ void Session::count_late(const Request& request, bool succeeded) {
   tally_.answered_late(request, succeeded, latency);
   if (host_.slow_request().count() == 0 || latency < host_.slow_request()) return;
   using Milliseconds = std::chrono::duration<double, std::milli>;
-  host_.log().warn(fmt::format("slow: export \"{}\": command {}, {} bytes at offset {}: {:.1f} ms",
-                               printable(export_->name(), 80),
-                               static_cast<unsigned>(request.command), request.length,
-                               request.offset, Milliseconds(latency).count()));
+  host_.log().warn(
+      fmt::format("slow: export \"{}\": command {}, {} bytes at offset {}: {:.1f} ms",
+                  printable(export_->name(), 80), static_cast<unsigned>(request.command),
+                  request.length, request.offset, Milliseconds(latency).count()),
+      log_fields().request(request).duration(latency));
 }
 
 void Session::begin_metrics() {

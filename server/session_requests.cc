@@ -15,7 +15,8 @@ bool Session::consume_transmission() {
   if (payload_left_ > 0) return consume_payload();
   const Negotiated& negotiated = handshake_.negotiated();
   if (!starts_request(input(), negotiated)) {
-    host_.log().detail("a client sent no request where one must stand: connection closed");
+    host_.log().detail("a client sent no request where one must stand: connection closed",
+                       log_fields());
     close();
     return false;
   }
@@ -311,9 +312,18 @@ bool Session::reply_error(const Request& request, WireError error) {
 }
 
 void Session::log_failure(const Request& request, const Error& error) {
-  host_.log().error(fmt::format("export \"{}\": {} bytes at offset {}: {}",
-                                printable(export_->name(), 80), request.length, request.offset,
-                                error.to_string()));
+  host_.log().error(
+      fmt::format("export \"{}\": {} bytes at offset {}: {}", printable(export_->name(), 80),
+                  request.length, request.offset, error.to_string()),
+      log_fields().request(request).error(error));
+}
+
+// Of this client, and its export once that is known.
+EntryFields Session::log_fields() const {
+  EntryFields fields;
+  if (export_) fields.exported(export_->name());
+  if (client_) return fields.client(*client_);
+  return fields.peer(peer_of(socket_.get()));
 }
 
 }  // namespace underlay

@@ -37,7 +37,8 @@ void Session::rest() {
 bool Session::wake_up() {
   receive_buffer_ = host_.receive_buffers().take();
   if (receive_buffer_ == nullptr) {
-    host_.log().error("no memory is left to receive from a client: connection closed");
+    host_.log().error("no memory is left to receive from a client: connection closed",
+                      log_fields());
     close();
     return false;
   }

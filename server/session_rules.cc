@@ -12,13 +12,15 @@ void Session::take_export(const std::shared_ptr<Export>& found) {
   const ExportRule& rule = found->rule();
   if (const auto access = rule.check_access(socket_.get()); !access) {
     host_.log().detail(
-        fmt::format("export \"{}\": {}", printable(found->name(), 80), access.error().message));
+        fmt::format("export \"{}\": {}", printable(found->name(), 80), access.error().message),
+        log_fields().exported(found->name()));
     return handshake_.export_forbidden("this export is not for you", handshake_out_);
   }
   const bool enters = handshake_.wants_transmission();
   if (enters && !found->metrics().enter(rule.clients)) {
     host_.log().detail(fmt::format("export \"{}\": {} clients are as many as its rule allows",
-                                   printable(found->name(), 80), rule.clients));
+                                   printable(found->name(), 80), rule.clients),
+                       log_fields().exported(found->name()));
     return handshake_.export_forbidden("this export has as many clients as it may have",
                                        handshake_out_);
   }

@@ -84,12 +84,14 @@ int64_t Session::send_from_file(const SendQueue::FilePart& file) {
   const size_t size = std::min(file.size, limits::kSendBytes);
   const int64_t sent = send_file(socket_.get(), file.fd, file.offset, size);
   if (sent <= 0 && !is_about_client(sent)) {
-    host_.log().error(fmt::format(
-        "export \"{}\": {} bytes at offset {} of an image's file cannot be sent: {}; connection "
-        "closed",
-        printable(export_->name(), 80), file.size, file.offset,
-        sent == 0 ? "the file ends before them"
-                  : std::generic_category().message(static_cast<int>(-sent))));
+    host_.log().error(
+        fmt::format("export \"{}\": {} bytes at offset {} of an image's file cannot be sent: {}; "
+                    "connection "
+                    "closed",
+                    printable(export_->name(), 80), file.size, file.offset,
+                    sent == 0 ? "the file ends before them"
+                              : std::generic_category().message(static_cast<int>(-sent))),
+        log_fields().file_offset(file.offset).system_error(static_cast<int>(-sent)));
     meet_failure(export_->disk(), file);
   }
   return sent;

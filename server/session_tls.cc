@@ -16,12 +16,13 @@ void Session::begin_tls() {
   assert(!receiving_);
   if (!input().empty()) {
     // Somebody in between may have put it there, and the client would not know.
-    host_.log().warn("a client said more in plain text after NBD_OPT_STARTTLS: connection closed");
+    host_.log().warn("a client said more in plain text after NBD_OPT_STARTTLS: connection closed",
+                     log_fields());
     return close();
   }
   auto channel = TlsChannel::create(host_.tls_credentials(), socket_.get());
   if (!channel) {
-    host_.log().error(channel.error().to_string());
+    host_.log().error(channel.error().to_string(), log_fields().error(channel.error()));
     return close();
   }
   tls_ = *std::move(channel);
@@ -30,7 +31,8 @@ void Session::begin_tls() {
 
 void Session::tls_handshake_ended(Result<void> result) {
   if (!result && phase_ != Phase::kClosed) {
-    host_.log().warn(result.error().to_string() + ": connection closed");
+    host_.log().warn(result.error().to_string() + ": connection closed",
+                     log_fields().error(result.error()));
     close();
   }
   if (phase_ == Phase::kHandshake) handshake_.encrypted();
@@ -52,7 +54,7 @@ void Session::receive_encrypted(MutableByteSpan room) {
     input_ended_ = true;
     if (phase_ == Phase::kHandshake) close();
   } else {
-    host_.log().detail("a client broke the rules of TLS: connection closed");
+    host_.log().detail("a client broke the rules of TLS: connection closed", log_fields());
     close();
   }
   schedule_pump();

@@ -7,6 +7,7 @@
 
 #include "server/control/control_table.h"
 #include "server/control/statistics_json.h"
+#include "server/entry_fields.h"
 #include "server/nbd_protocol.h"
 
 namespace underlay {
@@ -133,7 +134,8 @@ Result<Json> add(const ControlTargets& targets, const Asked& asked) {
   std::shared_ptr<Export> opened = TRY(targets.host.open(added));
   const uint64_t size = opened->size();
   TRY(targets.catalog.add(std::move(opened)));
-  targets.log.note(fmt::format("export \"{}\": added, from {}", added.name, added.image));
+  targets.log.note(fmt::format("export \"{}\": added, from {}", added.name, added.image),
+                   EntryFields().exported(added.name).file(added.image));
   return Json{{"size", size}};
 }
 
@@ -142,10 +144,11 @@ Result<Json> remove(const ControlTargets& targets, const Asked& asked) {
   const auto when_used =
       asked.flag("hide") ? ExportCatalog::WhenUsed::kHide : ExportCatalog::WhenUsed::kStay;
   const unsigned clients_left = TRY(targets.catalog.remove(name, when_used));
-  targets.log.note(clients_left == 0
-                       ? fmt::format("export \"{}\": removed", name)
-                       : fmt::format("export \"{}\": hidden until its {} clients have left", name,
-                                     clients_left));
+  targets.log.note(
+      clients_left == 0
+          ? fmt::format("export \"{}\": removed", name)
+          : fmt::format("export \"{}\": hidden until its {} clients have left", name, clients_left),
+      EntryFields().exported(name));
   return Json{{"clients", clients_left}};
 }
 

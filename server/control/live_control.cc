@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "server/cage_plan.h"
+#include "server/entry_fields.h"
 
 namespace underlay {
 namespace {
@@ -84,7 +85,8 @@ Result<std::vector<std::string>> LiveControl::reload() {
 void LiveControl::on_hangup() {
   const auto reloaded = without_exceptions([&] { return reload(); });
   if (reloaded) return;
-  targets_.log.error(fmt::format("reload: {}; all stays as it was", reloaded.error().to_string()));
+  targets_.log.error(fmt::format("reload: {}; all stays as it was", reloaded.error().to_string()),
+                     EntryFields().error(reloaded.error()));
 }
 
 }  // namespace underlay

@@ -1,38 +1,14 @@
 #include "io/log.h"
 
 #include <doctest/doctest.h>
-#include <fcntl.h>
-#include <unistd.h>
 
-#include <algorithm>
-#include <fstream>
-#include <functional>
-#include <iterator>
 #include <thread>
 #include <vector>
 
-#include "io/unique_fd.h"
-#include "tests/support/temp_folder.h"
+#include "tests/support/stderr_of.h"
 
 namespace underlay {
 namespace {
-
-// What `work` writes to standard error, line by line.
-std::vector<std::string> stderr_of(const std::function<void()>& work) {
-  const TempFolder folder;
-  const std::string path = folder.path("stderr");
-  const UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
-  const UniqueFd saved(::dup(STDERR_FILENO));
-  REQUIRE(::dup2(file.get(), STDERR_FILENO) >= 0);
-  work();
-  REQUIRE(::dup2(saved.get(), STDERR_FILENO) >= 0);
-  std::ifstream in(path);
-  std::vector<std::string> lines;
-  for (std::string line; std::getline(in, line);) lines.push_back(line);
-  return lines;
-}
-
-using Lines = std::vector<std::string>;
 
 TEST_CASE("log: every line names the program, and what kind of line it is") {
   CHECK(stderr_of([] {

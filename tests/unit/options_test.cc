@@ -135,7 +135,7 @@ TEST_CASE("options: long-only options") {
   const Options options =
       parsed({"--fork", "--pid-file=/p", "--allow-path", "/a", "--allow-path=/b", "--threads=3",
               "--cluster-cache=2G", "--table-cache", "1024K", "--poll=50", "--on-error=hold",
-              "--reader=libyal", "--parent=c=/p", "--parent", "/d=e=f", "FILE"});
+              "--log=journal", "--reader=libyal", "--parent=c=/p", "--parent", "/d=e=f", "FILE"});
   CHECK(options.fork);
   CHECK(options.pid_file == "/p");
   CHECK(options.allow_paths == Words{"/a", "/b"});
@@ -148,6 +148,7 @@ TEST_CASE("options: long-only options") {
   CHECK(options.parents[1].path == "e=f");
   CHECK(options.poll == std::chrono::microseconds(50));
   CHECK(options.on_error == OnError::kHold);
+  CHECK(options.log == LogTarget::kJournal);
   CHECK(options.caches.clusters == 2ull << 30);
   CHECK(options.caches.tables == 1ull << 20);
 }

@@ -26,6 +26,7 @@ FIXED = {
     "format": IMAGE_FORMATS,
     "b-format": IMAGE_FORMATS,
     "backing-format": IMAGE_FORMATS,
+    "log": ("auto", "stderr", "journal"),
     "reader": ("own", "libyal"),
     "direct": ("auto", "always", "never"),
     "discards": ("ignore", "unmap"),
