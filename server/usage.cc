@@ -67,7 +67,7 @@ General purpose options:
       --on-error MODE       what becomes of reads of the image that fail for a reason that may pass:
                             'eio' (default): an error, after a few tries within two seconds; 'hold':
                             they are tried again until they succeed
-      --log TARGET          where the log goes: 'stderr', 'journal' (systemd's, with fields), or 'auto'
+      --log TARGET          where the log goes: 'stderr', 'journal' (systemd's, with fields), 'auto'
                             (default): to the journal when standard error goes there anyway
       --metrics ADDRESS     answer GET /metrics (Prometheus) at HOST:PORT or the unix socket PATH
       --slow-requests MS    log requests that take MS milliseconds or longer (default '0', none)
