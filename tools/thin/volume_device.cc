@@ -1,5 +1,7 @@
 #include "tools/thin/volume_device.h"
 
+#include <algorithm>
+
 #include "io/block_device_holders.h"
 #include "tools/thin/device_mapper.h"
 #include "tools/thin/origin.h"
@@ -15,6 +17,13 @@ std::string table_words(const VolumeRecord& volume) {
                      table_text({target}));
 }
 
+// Udev opens a device for a moment when the file system on it is unmounted: dm_remove() waits for
+// that, where a mount would only keep it waiting.
+bool may_pass(const std::vector<std::string>& holders) {
+  return std::ranges::all_of(
+      holders, [](const std::string& holder) { return holder.starts_with("process "); });
+}
+
 Result<void> deactivate(const VolumeRecord& volume) {
   const auto info = TRY(dm_info(volume.name));
   if (!info) return {};
@@ -24,8 +33,10 @@ Result<void> deactivate(const VolumeRecord& volume) {
   }
   if (info->open_count > 0) {
     const auto holders = TRY(block_device_holders(dm_path(volume.name)));
-    return fail(ErrorKind::kUsage, "{} is in use: {}", dm_path(volume.name),
-                holders.empty() ? "something has it open" : join_holders(holders));
+    if (!may_pass(holders)) {
+      return fail(ErrorKind::kUsage, "{} is in use: {}", dm_path(volume.name),
+                  join_holders(holders));
+    }
   }
   return dm_remove(volume.name);
 }
