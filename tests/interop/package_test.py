@@ -14,9 +14,7 @@ import sys
 import tempfile
 
 import harness
-
-PROGRAMS = ("underlay-nbd", "underlay-thin", "underlay-img")
-TIME_LIMIT = 300
+from made_packages import PROGRAMS, TIME_LIMIT, make_packages
 
 
 def run(*command, env=None):
@@ -32,15 +30,6 @@ def run(*command, env=None):
 def check(condition, what):
     if not condition:
         raise AssertionError(what)
-
-
-def make_packages(build, folder):
-    """The program is not compiled again: Ninja's installation depends on nothing."""
-    run("cpack", "-G", "DEB", "--config", f"{build}/CPackConfig.cmake", "-B", folder)
-    packages = sorted(glob.glob(f"{folder}/*.deb"))
-    names = [os.path.basename(package).split("_")[0] for package in packages]
-    check(names == sorted(PROGRAMS), f"packages: {names}")
-    return packages
 
 
 def check_policy(packages):

@@ -92,6 +92,20 @@ def killed_guests(folder):
           status == 125 and "ended with 0 and without now" in output, output)
 
 
+def systemd_boots(folder):
+    prepare = folder / "prepare"
+    options = ["--share", folder, "--systemd", prepare]
+    prepare.write_text("#!/bin/sh\nexit 5\n", encoding="ascii")
+    prepare.chmod(0o755)
+    status, output = run(*options, "--", "true")
+    check("a preparation that fails has its own exit status", status == 5, output)
+    prepare.write_text("#!/bin/sh\necho prepared >/etc/written\n", encoding="ascii")
+    status, output = run(*options, "--", "sh", "-c", "cat /etc/written /proc/1/comm; exit 7", wait=180)
+    check("under systemd the exit status and the output are the command's, too",
+          status == 7 and output.startswith("prepared\nsystemd\n"), output)
+    check("what systemd's guest writes is forgotten", not os.path.exists("/etc/written"))
+
+
 def stopped_runners(folder):
     for number in (signal.SIGTERM, signal.SIGKILL):
         job = folder / f"stopped-{number}"
@@ -131,6 +145,7 @@ def main():
     hangs()
     with tempfile.TemporaryDirectory(prefix="underlay-test-", dir="/tmp") as folder:
         killed_guests(pathlib.Path(folder))
+        systemd_boots(pathlib.Path(folder))
         stopped_runners(pathlib.Path(folder))
     if FAILURES:
         sys.exit(f"{len(FAILURES)} failed")
