@@ -49,7 +49,15 @@ class Lab(clients_lab.Lab):
         return found
 
     def wait_for_sample(self, key, value):
-        harness.wait_for(lambda: self.samples().get(key) == value, 10, f"{key} is {value}")
+        """Requests are counted once they have been answered. The samples."""
+        found = {}
+
+        def is_there():
+            found.update(self.samples())
+            return found.get(key) == value
+
+        harness.wait_for(is_there, 10, f"{key} is {value}")
+        return found
 
 
 def rule_what_clients_did_is_counted(lab):
@@ -60,9 +68,8 @@ def rule_what_clients_did_is_counted(lab):
                 clients_lab.check_read(client, contents, 0, length)
             expect(client.command_error(nbd.CMD_WRITE, 0, 512, payload=bytes(512)), nbd.EPERM, "")
             expect(client.command_error(nbd.CMD_FLUSH), 0, "FLUSH")
-            lab.wait_for_sample(("underlay_export_clients", 'export="disk"'), 1)
-            samples = lab.samples()
-        label = 'export="disk"'
+            label = 'export="disk"'
+            samples = lab.wait_for_sample(("underlay_export_request_duration_seconds_count", label), 5)
         expect(samples["underlay_export_reads_total", label], 3, "reads")
         expect(samples["underlay_export_read_bytes_total", label], 512 + 4096 + (1 << 20), "bytes")
         expect(samples["underlay_export_errors_total", label], 1, "errors")
@@ -82,7 +89,8 @@ def rule_a_histogram_adds_up(lab):
         with clients_lab.connect(server) as client:
             for _ in range(100):
                 client.read(0, 4096)
-            samples = lab.samples()
+            samples = lab.wait_for_sample(
+                ("underlay_export_request_duration_seconds_count", 'export=""'), 100)
     buckets = [value for (name, _), value in samples.items()
                if name == "underlay_export_request_duration_seconds_bucket"]
     expect(buckets, sorted(buckets), "buckets are cumulative")
@@ -97,7 +105,7 @@ def rule_caches_and_unpacking_are_counted(lab):
         with clients_lab.connect(server) as client:
             for _ in range(2):
                 clients_lab.check_read(client, contents, 0, 1 << 20)
-        samples = lab.samples()
+        samples = lab.wait_for_sample(("underlay_export_reads_total", 'export=""'), 2)
     check(samples["underlay_unpacked_bytes_total", ""] >= 1 << 20, "unpacked bytes")
     check(samples["underlay_unpacking_seconds_total", ""] > 0, "time for it")
     check(samples["underlay_cache_loads_total", 'cache="clusters"'] >= 16, "loads")
