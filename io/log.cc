@@ -4,6 +4,8 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <climits>
+
 #include "io/error.h"
 
 namespace underlay {
@@ -24,7 +26,10 @@ bool Log::put(LogPriority priority, std::string_view line, const LogFields& fiel
   const std::string text = printable(line);
   if (journal_.send(journal_entry(program_, priority, text, fields))) return true;
   const std::string_view kind = priority == LogPriority::kWarning ? "warning: " : "";
-  return put_on_stderr(fmt::format("{}: {}{}\n", program_, kind, text));
+  // More than PIPE_BUF waits for its reader, and may be torn by the lines of others.
+  constexpr size_t kRoom = PIPE_BUF - 200;
+  const std::string shown = text.size() > kRoom ? printable(text, kRoom) : text;
+  return put_on_stderr(fmt::format("{:.100}: {}{}\n", program_, kind, shown));
 }
 
 void Log::write(LogPriority priority, std::string_view line, const LogFields& fields) {

@@ -124,6 +124,10 @@ Result<void> take_info(ByteSpan data, std::optional<NegotiatedExport>& told, uin
           "set must be",
           data.size(), flags);
     }
+    if (one.size_bytes > uint64_t{INT64_MAX}) {
+      return fail(ErrorKind::kLimit, "the export has {} bytes: more than 2^63 - 1 cannot be attached",
+                  one.size_bytes);
+    }
     one.transmission_flags = flags & kKnownFlags;
     told = one;
   } else if (type == kInfoBlockSize) {

@@ -92,13 +92,17 @@ Result<TimedSocket> TimedSocket::connect_tcp(const std::string& host, const std:
   const Addresses addresses = TRY(look_up(host, port));
   Error last =
       fail(ErrorKind::kNotFound, "host \"{}\" has no address", printable(host, 255)).value();
-  for (const addrinfo* one = addresses.get(); one != nullptr; one = one->ai_next) {
+  int left = 0;
+  for (const addrinfo* one = addresses.get(); one != nullptr; one = one->ai_next) ++left;
+  for (const addrinfo* one = addresses.get(); one != nullptr; one = one->ai_next, --left) {
     UniqueFd fd(::socket(one->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!fd.valid()) {
       last = fail_errno(errno, "host \"{}\"", printable(host, 255)).value();
       continue;
     }
-    TimedSocket socket(std::move(fd), until);
+    // An address from which nothing comes leaves time for the others.
+    const auto now = Clock::now();
+    TimedSocket socket(std::move(fd), now + (until - now) / left);
     const bool begun = ::connect(socket.fd(), one->ai_addr, one->ai_addrlen) == 0;
     Result<void> connected;
     if (!begun && errno == EINPROGRESS) {
@@ -107,6 +111,7 @@ Result<TimedSocket> TimedSocket::connect_tcp(const std::string& host, const std:
       connected = fail_errno(errno, "host \"{}\", port {}", printable(host, 255), port);
     }
     if (connected) {
+      socket.until_ = until;
       set_options(socket.fd());
       return socket;
     }

@@ -86,6 +86,7 @@ void ServingThread::take_adopted() {
 void ServingThread::session_ended(Session& session) {
   const bool was_negotiated = session.was_negotiated();
   pausing_.erase(&session);
+  std::erase(paused_, &session);
   sessions_.erase(&session);
   if (shutting_down_ && sessions_.empty()) ring_->cancel(shutdown_deadline_);
   owner_.session_ended(was_negotiated);

@@ -27,7 +27,9 @@ void Session::settle_pause() {
     return host_.session_stays(*this);
   }
   if (receiving_ || sending_ || read_ahead_.running() || !all_is_answered()) return;
+  // Timers look whether the client has left: none may find out once the socket is on its way.
   if (hold_timer_armed_) return host_.ring().cancel(hold_timer_);
+  if (throttled_) return host_.ring().cancel(admission_);
   if (!held_can_be_handed_over()) {
     resume();
     return host_.session_stays(*this);
@@ -67,7 +69,6 @@ SessionState Session::state() const {
 void Session::hand_over() {
   assert(pause_ == Pause::kReached);
   phase_ = Phase::kClosed;
-  if (throttled_) host_.ring().cancel(admission_);
   drop_held();
   socket_.reset();  // without shutdown(), which would end it for the other process, too
   schedule_pump();

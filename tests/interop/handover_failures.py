@@ -96,6 +96,21 @@ def rule_a_real_successor_that_is_killed_loses_nothing(lab):
         expect(served_contents(row), contents, "what a newcomer reads")
 
 
+def rule_a_client_that_leaves_in_a_handover_while_it_has_to_wait_harms_nobody(lab):
+    path, contents = make_image(lab, "raw")
+    with lab.first("-f", "raw", "--export-rule", "*,requests=1", path) as row:
+        leaver = connect(row)
+        leaver.send(b"".join(leaver.request_bytes(nbd.CMD_READ, 0, 512) for _ in range(10)))
+        expect(leaver.answer(length=512, is_read=True).error, 0, "the first read")
+        with FakeSuccessor(lab.port) as successor:
+            successor.get_all()
+            leaver.close()
+            time.sleep(1.5)  # it would have been looked at again by now
+        check(row.server.running(), "the server has ended")
+        with connect(row) as newcomer:
+            expect(newcomer.read(0, 512).data, contents[:512], "contents")
+
+
 def rule_a_successor_that_does_not_confirm_in_time_is_given_up(lab):
     path, contents = make_image(lab, "raw")
     with lab.first("-f", "raw", path) as row:

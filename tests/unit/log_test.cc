@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <climits>
 #include <thread>
 #include <vector>
 
@@ -23,6 +24,14 @@ TEST_CASE("log: every line names the program, and what kind of line it is") {
 TEST_CASE("log: bytes of a file name or a peer cannot make lines or move the cursor") {
   CHECK(stderr_of([] { Log("prog", false).error("a\nprog: b\x1b[2J\r"); }) ==
         Lines{"prog: a\\x0aprog: b\\x1b[2J\\x0d"});
+}
+
+TEST_CASE("log: no line is so long that writing it to a pipe could wait, or be torn") {
+  const Lines lines = stderr_of([] { Log("prog", false).warn(std::string(10'000, '\x01')); });
+  REQUIRE(lines.size() == 1);
+  CHECK(lines.front().size() < PIPE_BUF);
+  CHECK(lines.front().size() > PIPE_BUF / 2);
+  CHECK(lines.front().substr(lines.front().size() - 3) == "...");
 }
 
 TEST_CASE("log: more lines than a person can read are counted and left out") {

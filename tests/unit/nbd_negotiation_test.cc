@@ -182,6 +182,7 @@ TEST_CASE("nbd negotiation: an export that is described wrongly is an error") {
   check_go_fails(reply(kGo, kInfo, be(uint16_t{0}) + size), ErrorKind::kMalformed, "10 bytes");
   check_go_fails(reply(kGo, kInfo, be(uint16_t{0}) + size + be(uint16_t{1}) + "x"),
                  ErrorKind::kMalformed, "13 bytes");
+  check_go_fails(info_export(uint64_t{1} << 63, 1), ErrorKind::kLimit, "2^63");
   check_go_fails(info_export(512, 2), ErrorKind::kMalformed, "flags 0x2");
   check_go_fails(info_block(0), ErrorKind::kMalformed, "at least 0");
   check_go_fails(info_block(513), ErrorKind::kMalformed, "at least 513");
