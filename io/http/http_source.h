@@ -1,0 +1,19 @@
+// An object on a web server or an S3 store as a source.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "io/http/range_reader.h"
+#include "io/source.h"
+
+namespace underlay {
+
+// `name`: http://, https:// or s3:// (remote_name.h). The source's name is what messages may show
+// of it. The object is pinned: once it is another one (its ETag, Last-Modified or size), every read
+// fails and says so, and so does check_unchanged(). kNotFound when there is none, kDenied when the
+// server does not allow it, kUnsupported when the server knows no ranges. Blocks.
+Result<std::shared_ptr<const Source>> open_http_source(const std::string& name,
+                                                       const HttpLimits& limits = {});
+
+}  // namespace underlay

@@ -1,0 +1,118 @@
+#include "io/http/remote_name.h"
+
+#include <algorithm>
+#include <array>
+
+namespace underlay {
+namespace {
+
+constexpr std::string_view kS3 = "s3://";
+constexpr std::array<std::string_view, 3> kSchemes = {"http://", "https://", kS3};
+
+// As much as servers and stores take (S3: 1024 bytes of a key, which may become three times that).
+constexpr size_t kMaxName = 4096;
+
+// Where the authority (of S3: the bucket) begins.
+size_t authority_of(std::string_view name) { return name.find("://") + 3; }
+
+// The parts of a path without "." and with each ".." taken off with what precedes it. False when
+// there is nothing to take off.
+bool resolve_dots(std::string_view path, std::vector<std::string_view>& parts) {
+  while (true) {
+    const size_t slash = path.find('/');
+    const std::string_view part = path.substr(0, slash);
+    if (part == "..") {
+      if (parts.empty()) return false;
+      parts.pop_back();
+    } else if (part != "." && !part.empty()) {
+      parts.push_back(part);
+    }
+    if (slash == std::string_view::npos) return true;
+    path.remove_prefix(slash + 1);
+  }
+}
+
+bool is_plain(char letter) {
+  const bool alphanumeric = (letter >= 'a' && letter <= 'z') || (letter >= 'A' && letter <= 'Z') ||
+                            (letter >= '0' && letter <= '9');
+  return alphanumeric || std::string_view("-._~/").find(letter) != std::string_view::npos;
+}
+
+}  // namespace
+
+bool is_s3_name(std::string_view name) { return name.starts_with(kS3); }
+
+bool is_remote_name(std::string_view name) {
+  return std::ranges::any_of(kSchemes,
+                             [&](std::string_view scheme) { return name.starts_with(scheme); });
+}
+
+std::string shown_name(const std::string& name) {
+  // A key may hold any letter.
+  if (!is_remote_name(name) || is_s3_name(name)) return name;
+  std::string shown = name;
+  const size_t member = std::min(name.find('#'), name.size());
+  if (const size_t query = name.find('?'); query < member) shown.erase(query, member - query);
+  const size_t start = authority_of(shown);
+  const size_t end = std::min(shown.find_first_of("/#", start), shown.size());
+  const size_t at = shown.substr(0, end).rfind('@');
+  if (at != std::string::npos && at >= start) shown.erase(start, at + 1 - start);
+  return shown;
+}
+
+Result<std::string> name_beside(const std::string& namer, std::string_view name,
+                                const std::vector<std::string>& allowed) {
+  const auto denied = [&](std::string_view why) {
+    return in_file(fail(ErrorKind::kDenied, "names the file \"{}\", {}", printable(name, 200), why),
+                   namer);
+  };
+  if (name.empty() || name.size() > kMaxName || name.find('\0') != std::string_view::npos) {
+    return in_file(fail(ErrorKind::kMalformed,
+                        "names the file \"{}\": a file name has 1 to {} bytes and no NUL",
+                        printable(name, 80), kMaxName),
+                   namer);
+  }
+  if (name.front() == '/') {
+    return denied(
+        "an absolute path: an image on a server names only what lies beside it there; --parent "
+        "CHILD=PATH says where the parent is");
+  }
+  const size_t root = namer.find('/', authority_of(namer));
+  if (root == std::string::npos) return denied("but lies in no folder itself");
+  const std::string folder = namer.substr(0, namer.rfind('/') + 1);
+  const std::string named = is_s3_name(namer) ? std::string(name) : percent_encoded(name);
+  std::vector<std::string_view> parts;
+  const std::string path = folder.substr(root + 1) + named;
+  constexpr std::string_view kOut =
+      "which leads out of the image's folder; --allow-path URL allows what lies beneath URL";
+  if (!resolve_dots(path, parts) || parts.empty()) return denied(kOut);
+  std::string resolved = namer.substr(0, root);
+  for (const std::string_view part : parts) resolved.append("/").append(part);
+  const auto holds = [&](const std::string& prefix) {
+    return resolved.size() > prefix.size() && resolved.starts_with(prefix);
+  };
+  if (!holds(folder) && std::ranges::none_of(allowed, holds)) return denied(kOut);
+  return resolved;
+}
+
+Result<std::string> remote_folder(const std::string& name) {
+  if (shown_name(name) != name || (name.find('#') != std::string::npos && !is_s3_name(name))) {
+    return fail(ErrorKind::kUsage, "{}: the URL of a folder has no user, no query and no '#'",
+                shown_name(name));
+  }
+  return name.ends_with('/') ? name : name + '/';
+}
+
+std::string percent_encoded(std::string_view text) {
+  std::string encoded;
+  for (const char letter : text) {
+    if (is_plain(letter)) {
+      encoded += letter;
+    } else {
+      encoded += fmt::format("%{:02X}", static_cast<unsigned char>(letter));
+    }
+  }
+  return encoded;
+}
+
+}  // namespace underlay

@@ -1,0 +1,35 @@
+// Names of images on web servers and S3 stores: http://HOST/PATH, https://HOST/PATH and
+// s3://BUCKET/KEY. Nothing here needs libcurl.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/error.h"
+
+namespace underlay {
+
+bool is_remote_name(std::string_view name);
+bool is_s3_name(std::string_view name);
+
+// `name` for messages and logs: of a remote one without what may be secret, a query (the signature
+// of a presigned URL) and a user with password; the member of an archive stays. Others are left as
+// they are. Where such an image names a file, the name starts in the folder of this.
+std::string shown_name(const std::string& name);
+
+// The remote name that `name`, which stands in the image `namer` (a shown_name()), means. It must
+// lead beneath the folder of `namer`, or beneath one of `allowed` (remote_folder()); else kDenied,
+// also for absolute names, which are those of a local disk. kMalformed for what can be no file's
+// name. Errors name the namer.
+Result<std::string> name_beside(const std::string& namer, std::string_view name,
+                                const std::vector<std::string>& allowed);
+
+// `name` of a folder, with a slash behind it. kUsage for a URL with a query or a user.
+Result<std::string> remote_folder(const std::string& name);
+
+// The text as a part of a URL's path: every byte that may not stand there is written as %XX; a
+// slash stays.
+std::string percent_encoded(std::string_view text);
+
+}  // namespace underlay

@@ -1,0 +1,92 @@
+// http-source-dump: an object on a server as io/http reads it, for tests.
+//   http-source-dump read NAME RANGE_MS THREADS UNIT
+// writes its bytes to standard output; the threads take turns with units of that many bytes.
+//   http-source-dump pause NAME RANGE_MS OFFSET LENGTH
+// opens it, says so on standard error ("opened"), and reads the range once a line comes from
+// standard input; again for every further line. It says "read" before it writes the bytes to
+// standard output, or tells the failure, which ends nothing. RANGE_MS: HttpLimits::range; a server
+// that sends nothing is given up after a second.
+#include <fmt/format.h>
+
+#include <atomic>
+#include <cstdio>
+#include <exception>
+#include <iostream>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "io/http/http_source.h"
+
+namespace underlay {
+namespace {
+
+using Words = std::vector<std::string>;
+
+Result<std::vector<std::byte>> read_all(const Source& source, size_t threads, uint64_t unit) {
+  std::vector<std::byte> content(source.size());
+  std::mutex mutex;
+  std::optional<Error> failure;
+  std::atomic<uint64_t> next = 0;
+  const auto work = [&] {
+    for (uint64_t at; (at = next.fetch_add(unit)) < content.size();) {
+      const size_t length = std::min<uint64_t>(unit, content.size() - at);
+      auto done = source.read_at(at, MutableByteSpan(content).subspan(at, length));
+      const std::lock_guard lock(mutex);
+      if (!done && !failure) failure = std::move(done).error();
+      if (failure) return;
+    }
+  };
+  {
+    std::vector<std::jthread> running;
+    for (size_t i = 0; i < threads; ++i) running.emplace_back(work);
+  }
+  if (failure) return Failure(*failure);
+  return content;
+}
+
+void read_when_asked(const Source& source, uint64_t offset, size_t length) {
+  fmt::print(stderr, "opened\n");
+  std::vector<std::byte> bytes(length);
+  for (std::string line; std::getline(std::cin, line);) {
+    const auto done = source.read_at(offset, bytes);
+    if (!done) {
+      fmt::print(stderr, "{}\n", done.error().to_string());
+      continue;
+    }
+    fmt::print(stderr, "read\n");
+    std::fwrite(bytes.data(), 1, bytes.size(), stdout);
+    std::fflush(stdout);
+  }
+}
+
+Result<void> run(const Words& words) {
+  HttpLimits limits;
+  limits.range = std::chrono::milliseconds(std::stoul(words.at(2)));
+  limits.connect = limits.range;
+  limits.stall = std::chrono::seconds(1);
+  const auto source = TRY(open_http_source(words.at(1), limits));
+  if (words.at(0) == "pause") {
+    read_when_asked(*source, std::stoull(words.at(3)), std::stoull(words.at(4)));
+    return {};
+  }
+  const auto content = TRY(read_all(*source, std::stoul(words.at(3)), std::stoull(words.at(4))));
+  std::fwrite(content.data(), 1, content.size(), stdout);
+  return {};
+}
+
+}  // namespace
+}  // namespace underlay
+
+int main(int argc, char** argv) {
+  try {
+    const auto result = underlay::run(underlay::Words(argv + 1, argv + argc));
+    if (!result) fmt::print(stderr, "{}\n", result.error().to_string());
+    return result ? 0 : 1;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "http-source-dump: {}\n", error.what());
+    return 2;
+  }
+}
