@@ -1,5 +1,7 @@
 #include "formats/file_name.h"
 
+#include "io/http/remote_name.h"
+
 namespace underlay {
 
 bool names_protocol(std::string_view name) {
@@ -26,9 +28,9 @@ Result<std::string> plain_file_name(std::string_view name) {
     return fail(ErrorKind::kUnsupported,
                 "json: names are not supported: use --image-opts driver=FORMAT,file.filename=FILE");
   }
-  if (names_protocol(name)) {
+  if (names_protocol(name) && !is_remote_name(name)) {
     return fail(ErrorKind::kUnsupported,
-                "\"{}\" has a protocol, and only local files are served: write ./{} when it is a "
+                "\"{}\" has a protocol that is none of http, https and s3: write ./{} when it is a "
                 "file of that name",
                 printable(name, 200), printable(name, 200));
   }

@@ -15,8 +15,8 @@ bool names_protocol(std::string_view name);
 // file" say.
 Result<void> refuse_protocol(std::string_view what, std::string_view name);
 
-// The file that an operator's FILE names: "file:" is taken off; any other protocol is refused
-// (kUnsupported), as is an empty name (kUsage).
+// The file that an operator's FILE names: "file:" is taken off, what io/http/remote_name.h knows is
+// left; any other protocol is refused (kUnsupported), as is an empty name (kUsage).
 Result<std::string> plain_file_name(std::string_view name);
 
 }  // namespace underlay

@@ -2,7 +2,8 @@
 
 #include <algorithm>
 
-#include "io/file_source.h"
+#include "io/http/remote_name.h"
+#include "io/open_source.h"
 
 namespace underlay {
 namespace {
@@ -48,7 +49,7 @@ class FilesOfImages final : public NamedFiles {
 
 Result<OpenedFile> open_named_by_operator(const std::string& path, FileSharing sharing) {
   OpenedFile file;
-  file.source = TRY(open_file_source(path, sharing));
+  file.source = TRY(open_source(path, sharing));
   file.path = TRY(with_resolved_folder(path));
   return file;
 }
@@ -282,6 +283,12 @@ Result<const Format*> top_format(const Source& source, const std::string& path,
 
 Result<ContainedImage> open_top_file(const std::string& path, const OpenOptions& options,
                                      Caches& caches) {
+  // In a URL, '#' stands in no name of a file.
+  const bool is_url = is_remote_name(path) && !is_s3_name(path);
+  if (const auto split = split_member_path(path); split && is_url) {
+    return look_into(TRY(open_named_by_operator(split->file, options.sharing)), options.format,
+                     split->member, caches);
+  }
   auto top = open_named_by_operator(path, options.sharing);
   if (top) return look_into(*std::move(top), options.format, "", caches);
   if (const auto split = split_member_path(path);

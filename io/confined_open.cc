@@ -12,6 +12,8 @@
 #include <filesystem>
 
 #include "io/file_source.h"
+#include "io/http/http_source.h"
+#include "io/http/remote_name.h"
 #include "io/unique_fd.h"
 
 namespace underlay {
@@ -87,9 +89,34 @@ fs::path resolve_as_far_as_possible(fs::path path) {
   return path;
 }
 
+Result<OpenedFile> open_remote(const std::string& namer, std::string_view name,
+                               const std::vector<std::string>& allowed) {
+  OpenedFile file;
+  file.path = TRY(name_beside(namer, name, allowed));
+  file.source = TRY(open_http_source(file.path));
+  return file;
+}
+
+Result<NamedPlace> locate_remote(const std::string& namer, std::string_view name) {
+  NamedPlace place{.path = std::string(name)};
+  const auto beside = name_beside(namer, name, {});
+  if (!beside && beside.error().kind != ErrorKind::kDenied) return Failure(beside.error());
+  if (!beside) return place;
+  place.path = *beside;
+  place.inside = true;
+  const auto source = open_http_source(*beside);
+  if (!source && source.error().kind == ErrorKind::kNotFound) return place;
+  if (!source) return Failure(source.error());
+  place.kind = NamedPlace::Kind::kFile;
+  place.size = (*source)->size();
+  place.identity = (*source)->identity().value_or(FileIdentity{});
+  return place;
+}
+
 }  // namespace
 
 Result<std::string> with_resolved_folder(const std::string& path) {
+  if (is_remote_name(path)) return shown_name(path);
   const fs::path given(path);
   const fs::path folder = given.has_parent_path() ? given.parent_path() : fs::path(".");
   return (fs::path(TRY(resolve(folder.string()))) / given.filename()).string();
@@ -100,6 +127,12 @@ Result<Confinement> Confinement::create(const std::vector<std::string>& allowed,
   Confinement confinement;
   confinement.sharing_ = sharing;
   for (const std::string& folder : allowed) {
+    if (is_remote_name(folder)) {
+      auto remote = remote_folder(folder);
+      if (!remote) return with_context(std::move(remote).error(), "--allow-path: ");
+      confinement.allowed_.push_back(*std::move(remote));
+      continue;
+    }
     auto resolved = resolve(folder);
     if (!resolved) return with_context(std::move(resolved).error(), "--allow-path: ");
     std::error_code error;
@@ -112,6 +145,7 @@ Result<Confinement> Confinement::create(const std::vector<std::string>& allowed,
 }
 
 Result<OpenedFile> Confinement::open(const std::string& namer, std::string_view name) const {
+  if (is_remote_name(namer)) return open_remote(namer, name, allowed_);
   TRY(check_file_name(namer, name));
   const std::string home = fs::path(namer).parent_path().string();
   const std::string path = (fs::path(home) / fs::path(name)).string();
@@ -159,6 +193,7 @@ Result<OpenedFile> Confinement::open(const std::string& namer, std::string_view 
 }
 
 Result<NamedPlace> locate_named_file(const std::string& namer, std::string_view name) {
+  if (is_remote_name(namer)) return locate_remote(namer, name);
   TRY(check_file_name(namer, name));
   const fs::path home = fs::path(namer).parent_path();
   NamedPlace place;

@@ -1,5 +1,5 @@
-// Opening files that an image names. Images are not trusted: a name may lead only to a regular file
-// beneath the folder of the image that holds it, or beneath a folder that the operator allows.
+// Opening files that images name, who are not trusted: a name may lead only to a regular file beneath
+// the image's folder, or one that the operator allows; on a server (http/remote_name.h) to one there.
 #pragma once
 
 #include <memory>
@@ -14,12 +14,12 @@ namespace underlay {
 
 struct OpenedFile {
   std::shared_ptr<const Source> source;
-  // Where it lies, its folder without symbolic links; names in the image start there.
+  // Its folder without symbolic links, where names in the image start; or its shown_name().
   std::string path;
 };
 
-// `path`, which the operator named, with its folder resolved: absolute, no symbolic link in it.
-// From here on, a link that somebody plants in the folder's place leads nowhere.
+// `path`, which the operator named, with its folder resolved: absolute, no symbolic link in it, so
+// that one which somebody plants there later leads nowhere. Of a remote name its shown_name().
 Result<std::string> with_resolved_folder(const std::string& path);
 
 // Who opens the files that an image names. Thread-safe.
@@ -34,8 +34,8 @@ class NamedFiles {
 
 class Confinement final : public NamedFiles {
  public:
-  // `allowed`: folders of the operator's (--allow-path), which may also hold block devices. Fails
-  // when one of them does not exist or is no folder. `sharing`: of all files that are opened.
+  // `allowed`: folders of the operator's (--allow-path), which may also hold block devices, or URLs.
+  // Fails when a folder does not exist or is none. `sharing`: of all local files that are opened.
   static Result<Confinement> create(const std::vector<std::string>& allowed,
                                     FileSharing sharing = FileSharing::kNoWriter);
   Confinement() = default;  // only beneath the naming image's folder
@@ -46,7 +46,7 @@ class Confinement final : public NamedFiles {
   Result<OpenedFile> open(const std::string& namer, std::string_view name) const override;
 
  private:
-  std::vector<std::string> allowed_;  // resolved: absolute, no symbolic link
+  std::vector<std::string> allowed_;  // absolute, no symbolic link; or a remote_folder()
   FileSharing sharing_ = FileSharing::kNoWriter;
 };
 
@@ -65,7 +65,7 @@ struct NamedPlace {
   FileIdentity identity{};  // unless kMissing
 };
 
-// What Confinement::open() of no allowed folder would come to, found without opening anything.
+// What Confinement::open() of no allowed folder would come to. No file is opened; servers are asked.
 // `namer` as there. kMalformed for what can be no file's name, kIo when the file system does not
 // tell. May block.
 Result<NamedPlace> locate_named_file(const std::string& namer, std::string_view name);

@@ -72,9 +72,11 @@ Result<CageReport> enter_cage(const CagePlan& plan) {
   if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
     return fail_errno(errno, "cannot set no_new_privs");
   }
-  LandlockRights rights{.readable = plan.folders, .removed_from = folders_of(plan.removed)};
+  LandlockRights rights{
+      .readable = plan.folders, .removed_from = folders_of(plan.removed), .ports = plan.ports};
   // What the kernel says of its devices.
   if (plan.kernel_device) rights.readable.emplace_back("/sys");
+  rights.readable.insert(rights.readable.end(), plan.system_files.begin(), plan.system_files.end());
   if (const int version = landlock_version(); version > 0) {
     TRY(restrict_by_landlock(rights));
     if (version < 4) report.missing.emplace_back("Landlock's rules about connections (Linux 6.7)");
@@ -82,7 +84,8 @@ Result<CageReport> enter_cage(const CagePlan& plan) {
   } else {
     report.missing.emplace_back("Landlock (Linux 5.13, and landlock in lsm=)");
   }
-  TRY(allow_only({.opens_files = !plan.folders.empty(),
+  TRY(allow_only({.opens_files = !plan.folders.empty() || plan.connects(),
+                  .connects = plan.connects(),
                   .removes_files = !plan.removed.empty(),
                   .kernel_device = plan.kernel_device}));
   return report;

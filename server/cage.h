@@ -1,7 +1,8 @@
 // The cage: what is left to a server that has opened all it needs. Whoever gets hold of it by a
 // hostile image or client finds that it can answer clients, read the files that are open, and,
-// with --directory, open more of that folder; it runs no programs, opens no connections, changes
-// no file, sees no other process, and is no other user.
+// with --directory, open more of that folder; it runs no programs, opens no connections (but those
+// to the ports of the servers that images lie on), changes no file, sees no other process, and is
+// no other user.
 //
 //   capabilities   all dropped but those that reading needs
 //   no_new_privs   no program could bring them back
@@ -11,6 +12,7 @@
 // io_uring, which seccomp does not see into, has restrictions of its own (io/ring.h).
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -20,8 +22,13 @@ namespace underlay {
 
 struct CagePlan {
   std::vector<std::string> folders;  // whose files may still be opened for reading
+  // To read from servers: files and folders of the system, and the TCP ports of these servers.
+  std::vector<std::string> system_files;
+  std::vector<uint16_t> ports;
   std::vector<std::string> removed;  // files that the server removes when it ends
   bool kernel_device = false;        // -c: it takes the device down again when it ends
+
+  bool connects() const { return !ports.empty(); }
 };
 
 // What the kernel could not do of it, for -v.

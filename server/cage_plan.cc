@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "io/http/http_target.h"
+#include "io/http/remote_name.h"
+
 namespace underlay {
 namespace {
 
@@ -20,6 +23,7 @@ fs::path folder_of(fs::path path) {
 class Folders {
  public:
   void add(const fs::path& folder) {
+    if (is_remote_name(folder.string())) return;
     std::error_code error;
     const std::string found = fs::canonical(folder, error).string();
     // What does not exist is told by whoever needs it.
@@ -27,7 +31,7 @@ class Folders {
   }
   // Where the name stands, and where it leads.
   void add_folder_of(const std::string& file) {
-    if (file.empty()) return;
+    if (file.empty() || is_remote_name(file)) return;
     std::error_code error;
     const fs::path path = fs::absolute(file, error);
     add(folder_of(path));
@@ -51,6 +55,15 @@ void add_of_live_server(const Options& options, Folders& folders) {
   if (options.tls_authz) folders.add_folder_of(options.tls_authz->list_file);
 }
 
+// Images and folders on servers.
+std::vector<std::string> remote_names(const Options& options) {
+  std::vector<std::string> names = options.allow_paths;
+  for (const ExportOption& exported : options.exports) names.push_back(exported.path);
+  for (const ParentPath& parent : options.parents) names.push_back(parent.path);
+  std::erase_if(names, [](const std::string& name) { return !is_remote_name(name); });
+  return names;
+}
+
 }  // namespace
 
 bool is_live(const Options& options) { return !options.control.empty() || !options.config.empty(); }
@@ -65,6 +78,13 @@ CagePlan cage_plan(const Options& options) {
   }
   if (is_live(options)) add_of_live_server(options, folders);
   plan.folders = folders.take();
+  if (const auto names = remote_names(options); !names.empty()) {
+    // What is no URL is told by whoever opens it.
+    if (auto needs = needs_of(names)) {
+      plan.system_files = std::move(needs->readable);
+      plan.ports = std::move(needs->ports);
+    }
+  }
   for (const std::string& file :
        {options.socket_path, options.pid_file, options.handover, options.control}) {
     if (!file.empty()) plan.removed.push_back(file);

@@ -78,6 +78,7 @@ struct Scene {
 struct Attempt {
   const char* what;
   int (*make)(const Scene& scene);
+  bool by_clients = false;  // what who reads from servers may do
 };
 
 constexpr std::array kForbidden = {
@@ -105,12 +106,12 @@ constexpr std::array kForbidden = {
     Attempt{"run a program", [](const Scene&) { return run_program(); }},
     Attempt{"start a process", [](const Scene&) { return start_process(); }},
     Attempt{"make a TCP socket",
-            [](const Scene&) { return outcome(::socket(AF_INET, SOCK_STREAM, 0)); }},
+            [](const Scene&) { return outcome(::socket(AF_INET, SOCK_STREAM, 0)); }, true},
     Attempt{"make a Unix socket",
             [](const Scene&) { return outcome(::socket(AF_UNIX, SOCK_STREAM, 0)); }},
     Attempt{"make a netlink socket",
             [](const Scene&) { return outcome(::socket(AF_NETLINK, SOCK_RAW, 0)); }},
-    Attempt{"make a pair of sockets", [](const Scene&) { return make_socket_pair(); }},
+    Attempt{"make a pair of sockets", [](const Scene&) { return make_socket_pair(); }, true},
     Attempt{"send a signal to its parent",
             [](const Scene&) { return outcome(::kill(::getppid(), 0)); }},
     Attempt{"trace a process",
@@ -133,8 +134,7 @@ constexpr std::array kForbidden = {
 bool is_refusal(int error) { return error == EPERM || error == EACCES; }
 
 // What serving needs must go on: a file that is open, a thread, a folder of the plan.
-Result<void> check_what_is_needed(int opened, const std::vector<std::string>& folders,
-                                  std::ostream& out) {
+Result<void> check_what_is_needed(int opened, const CagePlan& plan, std::ostream& out) {
   char byte = 0;
   if (::pread(opened, &byte, 1, 0) != 1) return fail_errno(errno, "cannot read an open file");
   out << "ok    may read a file that is open\n";
@@ -142,7 +142,12 @@ Result<void> check_what_is_needed(int opened, const std::vector<std::string>& fo
   std::thread([&] { ran = true; }).join();
   if (!ran) return fail(ErrorKind::kIo, "cannot start a thread");
   out << "ok    may start a thread\n";
-  for (const std::string& folder : folders) {
+  if (plan.connects()) {
+    const UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!socket.valid()) return fail_errno(errno, "cannot make a TCP socket");
+    out << "ok    may connect to servers that images lie on\n";
+  }
+  for (const std::string& folder : plan.folders) {
     const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return in_file(fail_errno(errno, "cannot open the folder"), folder);
     ::close(fd);
@@ -162,6 +167,7 @@ Result<void> try_all(CagePlan plan, const Scene& scene, std::ostream& out) {
   }
   size_t possible = 0;
   for (const Attempt& attempt : kForbidden) {
+    if (attempt.by_clients && plan.connects()) continue;
     const int error = attempt.make(scene);
     if (is_refusal(error)) {
       out << fmt::format("ok    cannot {}: {}\n", attempt.what, std::strerror(error));
@@ -171,7 +177,7 @@ Result<void> try_all(CagePlan plan, const Scene& scene, std::ostream& out) {
                          error == 0 ? "" : ", but for: ", error == 0 ? "" : std::strerror(error));
     }
   }
-  TRY(check_what_is_needed(opened.get(), plan.folders, out));
+  TRY(check_what_is_needed(opened.get(), plan, out));
   if (possible == 0) return {};
   return fail(ErrorKind::kDenied, "{} forbidden things are possible in the sandbox", possible);
 }

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/landlock.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -48,12 +49,34 @@ size_t attributes_size(int version) {
                       : offsetof(RulesetAttributes, handled_access_net);
 }
 
-Result<void> allow(const UniqueFd& ruleset, const std::string& folder, uint64_t rights) {
-  const UniqueFd fd(::open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!fd.valid()) return in_file(fail_errno(errno, "cannot open the folder"), folder);
+// struct landlock_net_port_attr and its rule's type, of version 4.
+struct PortAttributes {
+  uint64_t allowed_access = 0;
+  uint64_t port = 0;
+};
+constexpr int kRuleNetPort = 2;
+
+// Files have no right to be listed.
+constexpr uint64_t kForFolders = LANDLOCK_ACCESS_FS_READ_DIR | LANDLOCK_ACCESS_FS_REMOVE_FILE;
+
+Result<void> allow(const UniqueFd& ruleset, const std::string& place, uint64_t rights) {
+  const UniqueFd fd(::open(place.c_str(), O_PATH | O_CLOEXEC));
+  struct stat status;
+  if (!fd.valid() || ::fstat(fd.get(), &status) != 0) {
+    return in_file(fail_errno(errno, "cannot open it"), place);
+  }
+  if (!S_ISDIR(status.st_mode)) rights &= ~kForFolders;
   landlock_path_beneath_attr rule{.allowed_access = rights, .parent_fd = fd.get()};
   if (::syscall(SYS_landlock_add_rule, ruleset.get(), LANDLOCK_RULE_PATH_BENEATH, &rule, 0) != 0) {
-    return in_file(fail_errno(errno, "Landlock takes no rule about the folder"), folder);
+    return in_file(fail_errno(errno, "Landlock takes no rule about it"), place);
+  }
+  return {};
+}
+
+Result<void> allow_port(const UniqueFd& ruleset, uint16_t port) {
+  const PortAttributes rule{.allowed_access = kConnectTcp, .port = port};
+  if (::syscall(SYS_landlock_add_rule, ruleset.get(), kRuleNetPort, &rule, 0) != 0) {
+    return fail_errno(errno, "Landlock takes no rule about port {}", port);
   }
   return {};
 }
@@ -77,6 +100,9 @@ Result<void> restrict_by_landlock(const LandlockRights& rights) {
   }
   for (const std::string& folder : rights.removed_from) {
     TRY(allow(ruleset, folder, LANDLOCK_ACCESS_FS_REMOVE_FILE));
+  }
+  for (const uint16_t port : rights.ports) {
+    if (version >= 4) TRY(allow_port(ruleset, port));
   }
   if (::syscall(SYS_landlock_restrict_self, ruleset.get(), 0) != 0) {
     return fail_errno(errno, "Landlock does not restrict this process");

@@ -1,6 +1,7 @@
 // Landlock (Documentation/userspace-api/landlock.rst, Linux): a process takes rights from itself.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -9,8 +10,9 @@
 namespace underlay {
 
 struct LandlockRights {
-  std::vector<std::string> readable;      // folders: files in them may be opened for reading
+  std::vector<std::string> readable;      // folders, whose files may be read; or files
   std::vector<std::string> removed_from;  // folders: files in them may be removed
+  std::vector<uint16_t> ports;            // TCP: that may be connected to
 };
 
 // The version of Landlock that the kernel has; 0 when it has none.

@@ -9,6 +9,8 @@
 #include "formats/container/unpacked_source.h"
 #include "formats/open_chain.h"
 #include "formats/reader.h"
+#include "io/http/range_reader.h"
+#include "io/http/read_windows.h"
 #include "server/limits.h"
 #include "server/nbd_protocol.h"
 
@@ -69,6 +71,15 @@ std::string limits_text() {
   line("images in a chain", kMaxChainDepth, "the image is refused");
   line("dirty bitmaps of an export (-B)", limits::kDirtyBitmaps, "they are refused");
   line("block of a compressed file", bytes(kMaxPackedBlock), "the file is refused");
+
+  heading("Images on servers");
+  constexpr HttpLimits kFar;
+  line("bytes of an image in memory",
+       bytes(uint64_t{ReadWindows::kKept} * ReadWindows::kWindowBytes), "they are fetched anew");
+  line("bytes of a request", bytes(RangeReader::kPieceBytes), "a read is several requests");
+  line("requests of a read at the same time", RangeReader::kParallel, "its others wait");
+  line("tries of a request", kFar.tries, "the read fails");
+  line("time for a request, with all its tries", seconds(kFar.range), "the read fails");
 
   heading("Control (--control)");
   line("bytes of a command", bytes(limits::kControlCommand), "it is refused");

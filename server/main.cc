@@ -72,6 +72,13 @@ unsigned ring_count(const Options& options) {
   return options.max_clients == 0 ? wanted : std::min(wanted, options.max_clients);
 }
 
+unsigned worker_count(const Options& options) {
+  const unsigned local = std::max(3u, core_count());
+  // Far servers are waited for by many.
+  constexpr unsigned kRemote = 16;
+  return cage_plan(options).connects() ? std::max(local, kRemote) : local;
+}
+
 // systemd waits only for the end of a main process that is its own child. So the parent of --fork
 // goes first; a second is much more than it takes.
 void outlive_parent(Daemon& daemon) {
@@ -253,7 +260,7 @@ Result<void> serve(const StartedProgram& program, std::vector<ListenSocket> inhe
   const ServerConfig config{
       .threads = ring_count(options),
       // One may hang in a file that does not answer, another with what is long.
-      .workers = std::max(3u, core_count()),
+      .workers = worker_count(options),
       .max_clients = options.max_clients,
       .persistent = options.persistent && !device,
       .allocation_depth = options.allocation_depth,

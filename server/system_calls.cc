@@ -4,8 +4,10 @@
 #include <linux/fs.h>
 #include <sched.h>
 #include <seccomp.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
@@ -167,6 +169,16 @@ Result<void> allow_only(const SystemCallPlan& plan) {
     filter.allow(SCMP_SYS(openat2));  // its flags cannot be seen; Landlock lets nothing be written
     filter.allow(SCMP_SYS(getdents64));
     filter.allow(SCMP_SYS(ioctl), argument(1, SCMP_CMP_EQ, BLKGETSIZE64));
+  }
+  if (plan.connects) {
+    for (const int family : {AF_INET, AF_INET6}) {
+      filter.allow(SCMP_SYS(socket), argument(0, SCMP_CMP_EQ, static_cast<uint64_t>(family)));
+    }
+    filter.allow(SCMP_SYS(connect));
+    // The look-up of names: a thread that does it wakes the one that waits.
+    filter.allow(SCMP_SYS(socketpair));
+    filter.allow(SCMP_SYS(sendmmsg));
+    filter.allow(SCMP_SYS(ioctl), argument(1, SCMP_CMP_EQ, FIONREAD));
   }
   if (plan.removes_files) {
     filter.allow(SCMP_SYS(unlink));

@@ -14,6 +14,7 @@ constexpr const char* kUsage = R"(Usage: underlay-nbd [OPTIONS] FILE
   or:  underlay-nbd -L [OPTIONS]
   or:  underlay-nbd ctl [OPTIONS] COMMAND [KEY=VALUE]...
 Serves disk images read-only to NBD clients; takes the options of qemu-nbd -r.
+FILE may also be http://HOST/PATH, https://HOST/PATH or s3://BUCKET/KEY.
 
 Commands:
   ctl COMMAND [KEY=VALUE]...    ask a running server, see 'underlay-nbd ctl --help'
@@ -53,7 +54,8 @@ General purpose options:
       --config FILE         read further options from FILE, as lines OPTION = VALUE with long names;
                             SIGHUP reads it again
       --control PATH        answer 'underlay-nbd ctl' on the unix socket PATH, only for this user
-      --allow-path DIR      images may name files (backing files, extents) in DIR, too; repeatable
+      --allow-path DIR      images may name files (backing files, extents) in DIR, too; repeatable;
+                            of images on servers a URL
   -U, --force-share         serve images that another program has open for writing, too
       --parent CHILD=PATH   the parent of the image CHILD (path, or file name alone) is PATH;
                             repeatable

@@ -62,10 +62,15 @@ std::optional<std::string> take(Keys& keys, std::string_view name) {
 // driver=file makes the file itself the disk: raw.
 bool is_file_driver(std::string_view driver) { return driver == "file" || driver == "host_device"; }
 
+// The same of what lies on a server: qemu's, and our own for S3.
+bool is_server_driver(std::string_view driver) {
+  return driver == "http" || driver == "https" || driver == "s3";
+}
+
 Result<std::string> take_format(Keys& keys, std::string_view key) {
   const auto driver = take(keys, key);
   if (!driver) return std::string();
-  if (is_file_driver(*driver)) return std::string(kRawFormat);
+  if (is_file_driver(*driver) || is_server_driver(*driver)) return std::string(kRawFormat);
   const Format* format = find_format(*driver);
   if (format == nullptr) {
     return fail(ErrorKind::kUnsupported, "--image-opts: {}=\"{}\" is not one of: {}", key,
@@ -74,14 +79,35 @@ Result<std::string> take_format(Keys& keys, std::string_view key) {
   return std::string(format->name);
 }
 
-// With a stated file driver the name is taken as it is, else it may have a protocol.
-Result<std::string> take_path(Keys& keys, bool driver_is_file) {
+// url=https://...; `prefix`: of its key, and of those that say how qemu's curl reads.
+Result<std::string> take_url(Keys& keys, const std::string& driver, const std::string& prefix) {
+  const auto url = take(keys, prefix + "url");
+  if (!url || !url->starts_with(driver + "://")) {
+    return fail(ErrorKind::kUsage, "--image-opts: driver {} needs {}url={}://...", driver, prefix,
+                driver);
+  }
+  const std::string verify = take(keys, prefix + "sslverify").value_or("on");
+  TRY(check_bool("--image-opts: " + prefix + "sslverify", verify));
+  if (verify == "on" || verify == "yes" || verify == "true" || verify == "y") return *url;
+  return fail(ErrorKind::kUnsupported,
+              "--image-opts: {}sslverify={}: certificates are always verified; CURL_CA_BUNDLE=FILE "
+              "in the environment names those of an authority of your own",
+              prefix, verify);
+}
+
+// With a stated file driver the name is taken as it is, else it may have a protocol. `top`: the
+// driver of the image, when that is one of files.
+Result<std::string> take_path(Keys& keys, std::string_view top) {
   const auto driver = take(keys, "file.driver");
+  if (driver && is_server_driver(*driver)) return take_url(keys, *driver, "file.");
   if (driver && !is_file_driver(*driver)) {
     return fail(ErrorKind::kUnsupported,
-                "--image-opts: file.driver=\"{}\" is not supported: only file and host_device are",
+                "--image-opts: file.driver=\"{}\" is not supported: only file, host_device, http, "
+                "https and s3 are",
                 printable(*driver, 80));
   }
+  if (is_server_driver(top)) return take_url(keys, std::string(top), "");
+  const bool driver_is_file = is_file_driver(top);
   const auto path = take(keys, driver_is_file ? "filename" : "file.filename");
   if (!path || path->empty()) {
     return fail(ErrorKind::kUsage, "--image-opts: names no file: add file.filename=FILE");
@@ -175,11 +201,12 @@ Result<void> check_idle_keys(Keys& keys, bool driver_is_file) {
 Result<ImageOpts> parse_image_opts(std::string_view text, std::span<const SecretFile> secrets) {
   Keys keys = TRY(split_keys(text));
   const auto driver = keys.find("driver");
-  const bool driver_is_file = driver != keys.end() && is_file_driver(driver->second);
+  const std::string top = driver != keys.end() ? driver->second : "";
+  const bool driver_is_file = is_file_driver(top);
   ImageOpts opts;
   opts.open.format = TRY(take_format(keys, "driver"));
   opts.open.backing_format = TRY(take_format(keys, "backing.driver"));
-  opts.path = TRY(take_path(keys, driver_is_file));
+  opts.path = TRY(take_path(keys, top));
   TRY(take_format_options(keys, opts.open));
   TRY(take_secret(secrets, opts.open.image));
   TRY(take_secret(secrets, opts.open.backing));

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "io/http/remote_name.h"
 #include "server/cage_plan.h"
 #include "server/entry_fields.h"
 
@@ -23,7 +24,7 @@ LiveControl::LiveControl(const StartedProgram& program, Server& server,
     : options_(program.options),
       server_(server),
       targets_(targets),
-      readable_(cage_plan(program.options).folders),
+      cage_(cage_plan(program.options)),
       reload_(program.arguments, program.given, program.options, targets),
       commands_({.host = *this,
                  .catalog = targets.catalog,
@@ -47,15 +48,22 @@ Result<std::unique_ptr<ControlServer>> LiveControl::start(std::optional<ListenSo
 
 // A line that says why, where the system would only say that it is forbidden.
 Result<void> LiveControl::check_place(const std::string& image) const {
+  if (is_remote_name(image)) {
+    if (!options_.sandbox || cage_.connects()) return {};
+    return in_file(fail(ErrorKind::kDenied,
+                        "the sandbox opens no connections: start the server with an image on that "
+                        "server, with --allow-path and a URL of it, or with --sandbox=off"),
+                   shown_name(image));
+  }
   if (!image.starts_with('/')) {
-    return fail(ErrorKind::kUsage, "the image \"{}\" must be an absolute path",
+    return fail(ErrorKind::kUsage, "the image \"{}\" must be an absolute path or a URL",
                 printable(image, 200));
   }
   if (!options_.sandbox) return {};
   std::error_code error;
   const fs::path path = fs::weakly_canonical(image, error);
   const auto holds = [&](const std::string& folder) { return is_below(path, folder); };
-  if (!error && std::ranges::any_of(readable_, holds)) return {};
+  if (!error && std::ranges::any_of(cage_.folders, holds)) return {};
   return in_file(fail(ErrorKind::kDenied,
                       "the sandbox opens no file in this folder: start the server with "
                       "--allow-path {} or --sandbox=off",

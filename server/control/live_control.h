@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "server/cage.h"
 #include "server/control/control_commands.h"
 #include "server/control/control_server.h"
 #include "server/control/reload.h"
@@ -42,7 +43,7 @@ class LiveControl final : private ControlHost {
   const Options& options_;
   Server& server_;
   const ReloadTargets targets_;
-  const std::vector<std::string> readable_;  // folders, in the sandbox
+  const CagePlan cage_;  // the sandbox's
   Reload reload_;
   ControlCommands commands_;
 };

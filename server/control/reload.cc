@@ -5,6 +5,8 @@
 #include <optional>
 #include <string_view>
 
+#include "io/http/remote_name.h"
+
 namespace underlay {
 namespace {
 
@@ -105,7 +107,7 @@ Result<void> Reload::prepare_export(const ExportPlan& plan, Changes& changes) {
   changes.opened.push_back(*std::move(opened));
   changes.served.emplace(plan.name, plan);
   changes.lines.push_back(fmt::format("export \"{}\": {}, from {}", plan.name,
-                                      exported ? "opened again" : "added", plan.path));
+                                      exported ? "opened again" : "added", shown_name(plan.path)));
   return {};
 }
 

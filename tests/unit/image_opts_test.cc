@@ -41,6 +41,23 @@ TEST_CASE("image-opts: driver and file") {
   CHECK(parsed("driver=raw,file.filename=b,").path == "b");
 }
 
+TEST_CASE("image-opts: what lies on a server") {
+  const ImageOpts opts = parsed("driver=qcow2,file.driver=https,file.url=https://h/a?b=c");
+  CHECK(opts.open.format == "qcow2");
+  CHECK(opts.path == "https://h/a?b=c");
+  CHECK(parsed("driver=s3,url=s3://b/k").open.format == "raw");
+  CHECK(parsed("driver=s3,url=s3://b/k").path == "s3://b/k");
+  CHECK(parsed("driver=qcow2,file.filename=http://h/a").path == "http://h/a");
+  CHECK(parsed("driver=http,url=http://h/a,sslverify=on").path == "http://h/a");
+  check_refused("driver=qcow2,file.driver=https,file.url=http://h/a", ErrorKind::kUsage,
+                "needs file.url=https://...");
+  check_refused("driver=https,file.url=https://h/a", ErrorKind::kUsage, "needs url=https://...");
+  check_refused("driver=https,url=https://h/a,sslverify=off", ErrorKind::kUnsupported,
+                "always verified");
+  check_refused("file.driver=ftp,file.url=ftp://h/a", ErrorKind::kUnsupported,
+                "file.driver=\"ftp\"");
+}
+
 TEST_CASE("image-opts: two commas are one of the value") {
   CHECK(parsed("file.filename=a,,b,driver=raw").path == "a,b");
   CHECK(parsed("file.filename=a,,,driver=raw").path == "a,");

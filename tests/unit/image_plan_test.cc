@@ -8,6 +8,7 @@
 #include "tests/support/tar_builder.h"
 #include "tests/support/temp_folder.h"
 #include "tools/thin/file_stamp.h"
+#include "tools/thin/image_choice.h"
 #include "tools/thin/plan_message.h"
 
 namespace underlay::thin {
@@ -275,6 +276,16 @@ TEST_CASE("what a name says about the server") {
   CHECK(is_nbd_uri("nbds+unix:///export?socket=s"));
   CHECK_FALSE(is_nbd_uri("nbd"));
   CHECK_FALSE(is_nbd_uri("/images/nbd://host"));
+}
+
+TEST_CASE("what lies on a server must be served first") {
+  ImageArguments arguments;
+  arguments.image.location = "https://host/disk.qcow2?signature=secret";
+  const auto chosen = choose_image(Registry(), arguments);
+  REQUIRE_FALSE(chosen);
+  CHECK(chosen.error().kind == ErrorKind::kUsage);
+  CHECK(chosen.error().message.find("https://host/disk.qcow2: lies on a server") == 0);
+  CHECK(chosen.error().message.find("secret") == std::string::npos);
 }
 
 // ---- what a child may answer that was taken over by an image

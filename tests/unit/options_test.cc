@@ -301,9 +301,16 @@ TEST_CASE("options: what asks for writing, and what is not served, says so") {
   refused({"--tls-hostname", "a", "-L"}, "--tls-hostname is not supported");
   refused({"--selinux-label", "a", "F"}, "--selinux-label is not supported yet");
   refused({"nbd://localhost/"}, "has a protocol");
-  refused({"http://host/disk"}, "has a protocol");
+  refused({"ftp://host/disk"}, "has a protocol that is none of http, https and s3");
   refused({"json:{\"driver\":\"raw\"}"}, "json: names are not supported");
   refused({"--export", "x=nbd:unix:/s"}, "has a protocol");
+}
+
+TEST_CASE("options: what lies on a server is an image as any other") {
+  for (const char* name : {"http://host/disk", "https://host/disk?a=b", "s3://bucket/a:b"}) {
+    CHECK(parsed({name}).exports[0].path == name);
+    CHECK(parsed({"--export", std::string("x=") + name}).exports[0].path == name);
+  }
 }
 
 TEST_CASE("options: a colon after a slash, or after file:, is part of the name") {

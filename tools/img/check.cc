@@ -237,8 +237,11 @@ Result<int> run(const Given& given) {
   meter.end();
   findings.finish(report.untold());
   if (!quiet && output == OutputFormat::kHuman) print_human(report);
-  if (!quiet && output == OutputFormat::kJson)
-    print_as_json(given.operands()[0], *image.format, report, findings);
+  if (!quiet && output == OutputFormat::kJson) {
+    const bool has_secret = argument.path != argument.location;
+    print_as_json(has_secret ? argument.path : given.operands()[0], *image.format, report,
+                  findings);
+  }
   return status_of(report);
 }
 

@@ -3,6 +3,7 @@
 #include "formats/file_name.h"
 #include "formats/options/chain_options.h"
 #include "formats/options/image_opts.h"
+#include "io/http/remote_name.h"
 #include "io/nbd_source.h"
 #include "tools/img/say.h"
 
@@ -32,7 +33,7 @@ std::string export_format(const ImageArgument& image) {
 
 Result<OpenedFile> open_export(const ImageArgument& image) {
   OpenedFile file;
-  file.source = TRY(open_nbd_source(image.path));
+  file.source = TRY(open_nbd_source(image.location));
   file.path = image.path;
   return file;
 }
@@ -51,7 +52,7 @@ Result<OpenedDisk> open_export_disk(const ImageArgument& image, Caches& caches,
 Result<OpenedDisk> open_local_disk(const ImageArgument& image, Caches& caches,
                                    const ChainVisitor& visit) {
   const Confinement confinement = TRY(Confinement::create(image.allowed, image.open.sharing));
-  return open_disk(image.path, image.open, confinement, caches, visit);
+  return open_disk(image.location, image.open, confinement, caches, visit);
 }
 
 }  // namespace
@@ -108,12 +109,13 @@ Result<ImageArgument> image_argument(const Given& given, const std::string& file
       return fail(ErrorKind::kUsage, "--image-opts and --{} are mutually exclusive", format_option);
     }
     ImageOpts opts = TRY(parse_image_opts(file, secrets));
-    image.path = std::move(opts.path);
+    image.location = std::move(opts.path);
     image.open = std::move(opts.open);
   } else {
-    image.path = names_export(file) ? file : TRY(plain_file_name(file));
+    image.location = names_export(file) ? file : TRY(plain_file_name(file));
     image.open.format = given.last(format_option);
   }
+  image.path = shown_name(image.location);
   for (const std::string& parent : given.each("parent")) {
     image.open.parents.push_back(TRY(parse_parent_path("--parent", parent)));
   }
@@ -136,8 +138,9 @@ Result<std::shared_ptr<const Disk>> open_image(const ImageArgument& image, Cache
 }
 
 Result<LoneImage> open_lone_image(const ImageArgument& image, Caches& caches) {
-  ContainedImage contained = TRY(image.is_export() ? open_lone_export(image, caches)
-                                                   : open_top_file(image.path, image.open, caches));
+  ContainedImage contained =
+      TRY(image.is_export() ? open_lone_export(image, caches)
+                            : open_top_file(image.location, image.open, caches));
   LoneImage lone;
   lone.file = std::move(contained.file);
   lone.files = std::move(contained.files);

@@ -14,7 +14,8 @@
 namespace underlay::img {
 
 struct ImageArgument {
-  std::string path;  // a local file, or the URI of an NBD export
+  std::string path;      // for messages and reports
+  std::string location;  // a local file, a URL or the URI of an NBD export: it may hold a signature
   OpenOptions open;
   std::vector<std::string> allowed;  // --allow-path
 

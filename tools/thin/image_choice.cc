@@ -6,6 +6,7 @@
 
 #include "formats/options/chain_options.h"
 #include "io/confined_open.h"
+#include "io/http/remote_name.h"
 #include "io/nbd_dial.h"
 #include "tools/thin/attachment.h"
 #include "tools/thin/image_location.h"
@@ -111,6 +112,14 @@ Result<std::string> resolved_parent(const std::string& text) {
 Result<ChosenImage> choose_image(const Registry& registry, const ImageArguments& arguments) {
   TRY(check_arguments(arguments));
   if (is_nbd_uri(arguments.image.location)) return choose_remote(registry, arguments);
+
+  if (is_remote_name(arguments.image.location)) {
+    return fail(ErrorKind::kUsage,
+                "{}: lies on a server, and devices are made of local files and NBD exports: serve "
+                "it (underlay-nbd -t -e 0 -k /run/image.sock URL), and attach "
+                "nbd+unix:///?socket=/run/image.sock",
+                shown_name(arguments.image.location));
+  }
 
   ImageArguments resolved = arguments;
   resolved.image.location = TRY(with_resolved_file(arguments.image.location));
