@@ -29,7 +29,8 @@ io_uring. It takes the options of qemu-nbd -r with their meaning.
 
 Neither images nor clients are trusted: what cannot be read right is an error.")
 set(underlay-nbd_depends "systemd | systemd-standalone-sysusers | adduser")
-set(underlay-nbd_recommends "libnbd0, libcryptsetup12, libssl3, libgnutls30, libmicrohttpd12")
+set(underlay-nbd_recommends
+    "libnbd0, libcryptsetup12, libcurl3-gnutls, libssl3, libgnutls30, libmicrohttpd12")
 set(underlay-nbd_suggests "libqcow1, libvhdi1, underlay-thin, underlay-img")
 set(underlay-nbd_units "underlay-nbd.socket underlay-nbd.service")
 # Of a template: they are not in `units`, but are stopped with those.
@@ -56,7 +57,7 @@ underlay-img says what is in an image (info, map, dump), whether it is whole
 content is (digest, compare). It takes the subcommands, options and JSON fields
 of qemu-img.")
 set(underlay-img_depends "")
-set(underlay-img_recommends "libnbd0, libcryptsetup12, libssl3, libcairo2")
+set(underlay-img_recommends "libnbd0, libcryptsetup12, libcurl3-gnutls, libssl3, libcairo2")
 set(underlay-img_suggests "libqcow1, libvhdi1, libvmdk1")
 set(underlay-img_units "")
 
