@@ -431,6 +431,36 @@ def rule_a_server_in_its_sandbox_reconnects(folder):
             assert b"may connect to servers" in out, out.decode()
 
 
+def control(socket, *words):
+    return run(NBD, "ctl", "--socket", socket, *words)
+
+
+def rule_images_on_servers_come_and_go_while_a_server_runs(folder):
+    with http_servers.nginx(folder) as web:
+        content = make_chain(web.root)
+        local = os.path.join(folder, "local.raw")
+        with open(local, "wb") as out:
+            out.truncate(MIB)
+        socket = os.path.join(folder, "control")
+        added = ["add", "name=far", "image=" + web.url("child.qcow2"), "format=qcow2"]
+        url = web.url("base.qcow2")
+        with harness.serve(["-e", "0", "--control", socket, "-f", "qcow2", url], program=NBD,
+                           env=without_proxies()) as server:
+            status, _, errors = control(socket, *added)
+            assert status == 0, errors
+            status, _, errors = harness.run(["nbdcopy", server.named_uri("far"), folder + "/copy"])
+            assert status == 0, errors + server.stderr()
+            with open(folder + "/copy", "rb") as file:
+                assert file.read() == content
+        # Who was started with local images alone connects to nobody.
+        with harness.serve(["-e", "0", "--control", socket, "-f", "raw", local], program=NBD,
+                           env=without_proxies()):
+            status, out, errors = control(socket, *added)
+            if not harness.sanitized(NBD):
+                assert status == 1, errors
+                assert "the sandbox opens no connections" in out.decode() + errors, errors
+
+
 def rule_a_change_is_seen_by_clients_as_an_error(folder):
     content = content_of(8 * MIB)
     with http_servers.nginx(folder) as web:

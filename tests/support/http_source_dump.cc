@@ -73,7 +73,7 @@ Result<void> run(const Words& words) {
     return {};
   }
   const auto content = TRY(read_all(*source, std::stoul(words.at(3)), std::stoull(words.at(4))));
-  std::fwrite(content.data(), 1, content.size(), stdout);
+  if (!content.empty()) std::fwrite(content.data(), 1, content.size(), stdout);
   return {};
 }
 
