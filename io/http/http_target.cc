@@ -185,7 +185,8 @@ Result<RemoteNeeds> needs_of(const std::vector<std::string>& names) {
     std::string url = name;
     if (is_s3_name(name)) {
       store = true;
-      url = first_of({TRY(store_settings()).endpoint, "https://s3.amazonaws.com"});
+      const StoreSettings settings = TRY(store_settings());
+      url = first_of({settings.endpoint, "https://s3.amazonaws.com"});
     }
     const CurlUrl parsed = TRY(parse_url(url, shown_name(url)));
     const std::string port = part_of(parsed.get(), CURLUPART_PORT, CURLU_DEFAULT_PORT);

@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "io/error.h"
+#include "io/http/remote_name.h"
 #include "io/unique_fd.h"
 #include "server/control/control_table.h"
 
@@ -54,7 +55,9 @@ struct Request {
 Result<Json> value_of(const ControlCommand& command, const ControlArgument& argument,
                       const std::string& text) {
   // The server's folder is another.
-  if (argument.name == "image") return Json(std::filesystem::absolute(text).string());
+  if (argument.name == "image" && !is_remote_name(text)) {
+    return Json(std::filesystem::absolute(text).string());
+  }
   if (argument.kind == ControlArgument::Kind::kText) return Json(text);
   if (text == "on" || text == "true") return Json(true);
   if (text == "off" || text == "false") return Json(false);

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "io/http/remote_name.h"
 #include "server/control/control_table.h"
 #include "server/control/statistics_json.h"
 #include "server/entry_fields.h"
@@ -134,8 +135,9 @@ Result<Json> add(const ControlTargets& targets, const Asked& asked) {
   std::shared_ptr<Export> opened = TRY(targets.host.open(added));
   const uint64_t size = opened->size();
   TRY(targets.catalog.add(std::move(opened)));
-  targets.log.note(fmt::format("export \"{}\": added, from {}", added.name, added.image),
-                   EntryFields().exported(added.name).file(added.image));
+  const std::string image = shown_name(added.image);
+  targets.log.note(fmt::format("export \"{}\": added, from {}", added.name, image),
+                   EntryFields().exported(added.name).file(image));
   return Json{{"size", size}};
 }
 

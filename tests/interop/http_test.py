@@ -442,7 +442,8 @@ def rule_images_on_servers_come_and_go_while_a_server_runs(folder):
         with open(local, "wb") as out:
             out.truncate(MIB)
         socket = os.path.join(folder, "control")
-        added = ["add", "name=far", "image=" + web.url("child.qcow2"), "format=qcow2"]
+        signed = web.url("base.qcow2", "signed") + "?signature=" + SIGNATURE
+        added = ["add", "name=far", "image=" + signed, "format=qcow2"]
         url = web.url("base.qcow2")
         with harness.serve(["-e", "0", "--control", socket, "-f", "qcow2", url], program=NBD,
                            env=without_proxies()) as server:
@@ -452,6 +453,9 @@ def rule_images_on_servers_come_and_go_while_a_server_runs(folder):
             assert status == 0, errors + server.stderr()
             with open(folder + "/copy", "rb") as file:
                 assert file.read() == content
+            _, told, errors = control(socket, "exports")
+            assert web.url("base.qcow2", "signed") in told.decode(), told
+            assert SIGNATURE not in told.decode() + errors + server.stderr(), server.stderr()
         # Who was started with local images alone connects to nobody.
         with harness.serve(["-e", "0", "--control", socket, "-f", "raw", local], program=NBD,
                            env=without_proxies()):
