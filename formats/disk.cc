@@ -267,6 +267,19 @@ Result<void> Disk::check_unchanged() const {
   return {};
 }
 
+void Disk::look_again() const {
+  for (const Layer& layer : layers_) {
+    for (const Source* source : layer.reader->sources()) source->file().look_again();
+  }
+}
+
+bool Disk::is_far() const {
+  return std::ranges::any_of(layers_, [](const Layer& layer) {
+    return std::ranges::any_of(layer.reader->sources(),
+                               [](const Source* source) { return source->file().is_far(); });
+  });
+}
+
 const Source* Disk::find_replaced() const {
   for (const Layer& layer : layers_) {
     for (const Source* source : layer.reader->sources()) {

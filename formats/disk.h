@@ -107,6 +107,10 @@ class Disk {
 
   // Fails when the content of a file of the chain is no longer what was opened. May block.
   Result<void> check_unchanged() const;
+  // The next check_unchanged() goes by nothing that was seen before.
+  void look_again() const;
+  // Do some reads wait for another machine?
+  bool is_far() const;
   // A file of the chain whose name now leads to another file (or nowhere), or null. May block.
   const Source* find_replaced() const;
 

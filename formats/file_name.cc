@@ -23,7 +23,8 @@ Result<std::string> plain_file_name(std::string_view name) {
   const bool stated = name.starts_with(kFile);
   if (stated) name.remove_prefix(kFile.size());
   if (name.empty()) return fail(ErrorKind::kUsage, "the image's file name is empty");
-  if (stated) return std::string(name);
+  // Whoever opens it goes by the name alone.
+  if (stated) return is_remote_name(name) ? "./" + std::string(name) : std::string(name);
   if (name.starts_with("json:")) {
     return fail(ErrorKind::kUnsupported,
                 "json: names are not supported: use --image-opts driver=FORMAT,file.filename=FILE");

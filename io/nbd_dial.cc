@@ -10,6 +10,7 @@
 
 #include "io/libnbd_handle.h"
 #include "io/nbd_tls_dial.h"
+#include "io/percent_encoding.h"
 
 namespace underlay {
 namespace {
@@ -118,21 +119,6 @@ Result<DialedExport> dial(const std::string& uri, std::chrono::milliseconds limi
   return dial.finish(limit);
 }
 
-// RFC 3986, "Percent-Encoding": all but the unreserved characters and those in `keep`.
-std::string percent_encode(std::string_view text, std::string_view keep) {
-  constexpr std::string_view kUnreserved =
-      "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
-  std::string encoded;
-  for (const char c : text) {
-    if (kUnreserved.find(c) != std::string_view::npos || keep.find(c) != std::string_view::npos) {
-      encoded += c;
-    } else {
-      encoded += fmt::format("%{:02X}", static_cast<unsigned char>(c));
-    }
-  }
-  return encoded;
-}
-
 }  // namespace
 
 Result<DialedExport> dial_nbd(const std::string& uri, std::chrono::milliseconds limit) {
@@ -149,8 +135,8 @@ Result<DialedExport> dial_nbd_over(UniqueFd connected, const std::string& export
 }
 
 std::string nbd_unix_uri(const std::string& socket_path, const std::string& export_name) {
-  return fmt::format("nbd+unix:///{}?socket={}", percent_encode(export_name, ""),
-                     percent_encode(socket_path, "/"));
+  return fmt::format("nbd+unix:///{}?socket={}", percent_encoded(export_name, ""),
+                     percent_encoded(socket_path, "/"));
 }
 
 }  // namespace underlay

@@ -94,6 +94,12 @@ class Source {
   // Fails when the content is no longer what was opened (size, modification time). May block.
   virtual Result<void> check_unchanged() const { return {}; }
 
+  // check_unchanged() is to look anew the next time, where it goes on what it saw a while ago.
+  virtual void look_again() const {}
+
+  // Do reads wait for another machine, which may not answer?
+  virtual bool is_far() const { return false; }
+
   // True when the name now leads to another file or to none: this source goes on with the one that
   // was opened. May block.
   virtual bool was_replaced() const { return false; }

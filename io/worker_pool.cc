@@ -6,24 +6,28 @@ namespace underlay {
 namespace {
 
 constexpr auto kDemand = static_cast<size_t>(Urgency::kDemand);
+constexpr auto kFar = static_cast<size_t>(Urgency::kFar);
 constexpr auto kAhead = static_cast<size_t>(Urgency::kAhead);
 constexpr auto kArrival = static_cast<size_t>(Urgency::kArrival);
 constexpr auto kLong = static_cast<size_t>(Urgency::kLong);
 
 // Whose turn it is before those that clients wait for: those who arrive, those in between, the
 // least urgent, those in between again.
-using Order = std::array<size_t, 4>;
-constexpr Order kUsual = {kDemand, kAhead, kArrival, kLong};
-constexpr Order kAheadFirst = {kAhead, kArrival, kLong, kDemand};
-constexpr std::array<Order, 4> kInTurn = {Order{kArrival, kLong, kAhead, kDemand}, kAheadFirst,
-                                          Order{kLong, kArrival, kAhead, kDemand}, kAheadFirst};
+using Order = std::array<size_t, 5>;
+constexpr Order kUsual = {kDemand, kFar, kAhead, kArrival, kLong};
+constexpr Order kAheadFirst = {kAhead, kArrival, kLong, kDemand, kFar};
+constexpr std::array<Order, 4> kInTurn = {
+    Order{kArrival, kLong, kAhead, kDemand, kFar}, kAheadFirst,
+    Order{kLong, kArrival, kAhead, kDemand, kFar}, kAheadFirst};
 
 constexpr bool may_take_long(size_t urgency) { return urgency == kArrival || urgency == kLong; }
 
 }  // namespace
 
-WorkerPool::WorkerPool(unsigned threads, Start start)
-    : max_long_(std::max(1u, threads - 1)), count_(threads) {
+WorkerPool::WorkerPool(unsigned threads, Start start, unsigned for_near)
+    : max_long_(std::max(1u, threads - 1)),
+      max_far_(threads > for_near ? threads - for_near : 1),
+      count_(threads) {
   if (start == Start::kNow) this->start();
 }
 
@@ -50,7 +54,9 @@ void WorkerPool::submit(Task& task, Urgency urgency) {
 }
 
 bool WorkerPool::may_run(size_t urgency) const {
-  return !queues_[urgency].empty() && (!may_take_long(urgency) || long_running_ < max_long_);
+  if (queues_[urgency].empty()) return false;
+  if (urgency == kFar) return far_running_ < max_far_;
+  return !may_take_long(urgency) || long_running_ < max_long_;
 }
 
 // kUrgencies when there is nothing to be done.
@@ -76,10 +82,12 @@ void WorkerPool::work() {
     }
     Task& task = queues_[urgency].pop();
     if (may_take_long(urgency)) ++long_running_;
+    if (urgency == kFar) ++far_running_;
     lock.unlock();
     task.run();
     lock.lock();
     if (may_take_long(urgency)) --long_running_;
+    if (urgency == kFar) --far_running_;
   }
 }
 

@@ -14,8 +14,9 @@ namespace underlay {
 
 // Who waits for a task.
 enum class Urgency : uint8_t {
-  kDemand,   // a client, for the bytes that it reads
-  kAhead,    // nobody yet; short
+  kDemand,  // a client, for the bytes that it reads
+  kFar,     // the same, from another machine, which may not answer: never on all of several threads
+  kAhead,   // nobody yet; short
   kArrival,  // a client that comes; may take long, as kLong
   kLong,     // whoever can wait behind the others; may take long: never on all of several threads
 };
@@ -25,7 +26,8 @@ class WorkerPool {
  public:
   enum class Start : uint8_t { kNow, kLater };  // kLater: at start()
   // REQUIRES: threads > 0.
-  explicit WorkerPool(unsigned threads, Start start = Start::kNow);
+  // `for_near`: so many of them run no kFar.
+  explicit WorkerPool(unsigned threads, Start start = Start::kNow, unsigned for_near = 1);
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
@@ -43,7 +45,7 @@ class WorkerPool {
   static constexpr unsigned kPatience = 8;
 
  private:
-  static constexpr size_t kUrgencies = 4;
+  static constexpr size_t kUrgencies = 5;
   void work();
   bool may_run(size_t urgency) const;
   size_t next_urgency();
@@ -54,6 +56,8 @@ class WorkerPool {
   unsigned turn_ = 0;  // tasks taken, modulo 4 * kPatience
   unsigned long_running_ = 0;
   unsigned max_long_;
+  unsigned far_running_ = 0;
+  unsigned max_far_;
   bool ending_ = false;
   unsigned count_;
   std::vector<std::thread> threads_;

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "io/http/http_target.h"
 #include "io/http/remote_name.h"
+#include "io/http/remote_needs.h"
 
 namespace underlay {
 namespace {

@@ -25,10 +25,11 @@ void ClusterRead::submit(WorkerPool& workers) {
       parts_.begin(), parts_.end(), [](const ReplyPart& part) { return !part.is_ready(); }));
   const size_t count = std::min<size_t>({missing, workers.threads(), kShares});
   running_ = count;
+  const Urgency demand = export_.demand();
   // The last of them may end this: `count` is all that is looked at.
   for (size_t i = 0; i < count; ++i) {
     shares_[i].read = this;
-    workers.submit(shares_[i], Urgency::kDemand);
+    workers.submit(shares_[i], demand);
   }
 }
 

@@ -58,6 +58,7 @@ Export::Export(std::string name, std::string description, std::shared_ptr<const 
     : name_(std::move(name)),
       description_(std::move(description)),
       disk_(std::move(disk)),
+      far_(disk_->is_far()),
       bitmaps_(std::move(bitmaps)),
       fingerprint_(fingerprint_of(*disk_, snapshot, bitmaps_)),
       service_(std::move(service)) {

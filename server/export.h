@@ -12,6 +12,7 @@
 #include "formats/open_chain.h"
 #include "io/confined_open.h"
 #include "io/log.h"
+#include "io/worker_pool.h"
 #include "server/handshake.h"
 #include "server/metrics/export_metrics.h"
 #include "server/rules/export_rule.h"
@@ -46,6 +47,8 @@ class Export {
   const std::string& name() const { return name_; }
   uint64_t size() const { return disk_->size(); }
   const Disk& disk() const { return *disk_; }
+  // Of workers that read for a client.
+  Urgency demand() const { return far_ ? Urgency::kFar : Urgency::kDemand; }
   const std::vector<ExportedBitmap>& dirty_bitmaps() const { return bitmaps_; }
 
   // Its size, and a number of its files, where it begins in them, the snapshot and the names of its
@@ -76,6 +79,7 @@ class Export {
   const std::string name_;
   const std::string description_;
   const std::shared_ptr<const Disk> disk_;
+  const bool far_;
   const std::vector<ExportedBitmap> bitmaps_;
   const uint64_t fingerprint_;
   const ExportService service_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "io/http/remote_name.h"
 #include "server/entry_fields.h"
 
 namespace underlay {
@@ -71,7 +72,7 @@ Result<std::shared_ptr<Export>> open_export(const ExportPlan& plan, ExportServic
                                             const NamedFiles& files, Caches& caches, Log& log) {
   OpenedDisk opened = TRY(open_disk(plan.path, plan.open, files, caches));
   for (const std::string& warning : opened.warnings) {
-    log.warn(warning, EntryFields().exported(plan.name).file(plan.path));
+    log.warn(warning, EntryFields().exported(plan.name).file(shown_name(plan.path)));
   }
   auto bitmaps = TRY(find_bitmaps(plan, *opened.disk));
   return std::make_shared<Export>(plan.name, plan.description, std::move(opened.disk),

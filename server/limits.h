@@ -27,6 +27,7 @@ inline constexpr size_t kReceiveBuffer = 16 << 10;  // some 500 requests
 // A client that says nothing for one to two of these costs hardly any memory.
 inline constexpr std::chrono::milliseconds kSilence{1'000};
 inline constexpr unsigned kOperations = 256;      // that wait for a disk or a worker
+inline constexpr unsigned kFarReads = 16;         // that wait for other machines, of all clients
 inline constexpr unsigned kWorkerOperations = 4;  // of those, block status and prefetch
 inline constexpr uint64_t kOperationBytes = 32ull
                                             << 20;  // their buffers; one request always passes

@@ -9,7 +9,7 @@
 #include "formats/container/unpacked_source.h"
 #include "formats/open_chain.h"
 #include "formats/reader.h"
-#include "io/http/range_reader.h"
+#include "io/http/http_limits.h"
 #include "io/http/read_windows.h"
 #include "server/limits.h"
 #include "server/nbd_protocol.h"
@@ -76,8 +76,9 @@ std::string limits_text() {
   constexpr HttpLimits kFar;
   line("bytes of an image in memory",
        bytes(uint64_t{ReadWindows::kKept} * ReadWindows::kWindowBytes), "they are fetched anew");
-  line("bytes of a request", bytes(RangeReader::kPieceBytes), "a read is several requests");
-  line("requests of a read at the same time", RangeReader::kParallel, "its others wait");
+  line("bytes of a request", bytes(kHttpPieceBytes), "a read is several requests");
+  line("requests of a read at the same time", kHttpParallel, "its others wait");
+  line("reads that wait for servers", limits::kFarReads, "others wait");
   line("tries of a request", kFar.tries, "the read fails");
   line("time for a request, with all its tries", seconds(kFar.range), "the read fails");
 

@@ -72,12 +72,8 @@ unsigned ring_count(const Options& options) {
   return options.max_clients == 0 ? wanted : std::min(wanted, options.max_clients);
 }
 
-unsigned worker_count(const Options& options) {
-  const unsigned local = std::max(3u, core_count());
-  // Far servers are waited for by many.
-  constexpr unsigned kRemote = 16;
-  return cage_plan(options).connects() ? std::max(local, kRemote) : local;
-}
+// One may hang in a file that does not answer, another with what is long.
+unsigned near_workers() { return std::max(3u, core_count()); }
 
 // systemd waits only for the end of a main process that is its own child. So the parent of --fork
 // goes first; a second is much more than it takes.
@@ -176,13 +172,13 @@ ServiceManager service_manager(Log& log) {
 
 // Everything is open: the rest of the process's life needs less. No thread has been started yet.
 Result<void> give_up_rights(const Options& options, const std::optional<ServiceUser>& user,
-                            Log& log) {
+                            const CagePlan& cage, Log& log) {
   if (user) TRY(become(*user));
   if (!options.sandbox) return {};
   // What later images may need of libraries is loaded now: the cage loads none.
-  if (!cage_plan(options).folders.empty()) load_for_later_images(options.reader);
+  if (!cage.folders.empty()) load_for_later_images(options.reader);
   if (!options.device.empty()) (void)load_libnbd();
-  auto report = enter_cage(cage_plan(options));
+  auto report = enter_cage(cage);
   if (!report) {
     return with_context(std::move(report).error(), "cannot enter the sandbox (--sandbox=off): ");
   }
@@ -257,18 +253,18 @@ Result<void> serve(const StartedProgram& program, std::vector<ListenSocket> inhe
   TRY(open_exports(options, files, caches, log, catalog));
 
   CurrentCredentials credentials(TRY(load_credentials(options)));
-  const ServerConfig config{
-      .threads = ring_count(options),
-      // One may hang in a file that does not answer, another with what is long.
-      .workers = worker_count(options),
-      .max_clients = options.max_clients,
-      .persistent = options.persistent && !device,
-      .allocation_depth = options.allocation_depth,
-      .on_error = options.on_error,
-      .poll = options.poll,
-      .slow_request = options.slow_request,
-      .peers = peers,
-      .tls = options.tls};
+  const CagePlan cage = cage_plan(options);
+  const ServerConfig config{.threads = ring_count(options),
+                            .workers = near_workers() + (cage.connects() ? limits::kFarReads : 0),
+                            .near_workers = cage.connects() ? near_workers() : 1,
+                            .max_clients = options.max_clients,
+                            .persistent = options.persistent && !device,
+                            .allocation_depth = options.allocation_depth,
+                            .on_error = options.on_error,
+                            .poll = options.poll,
+                            .slow_request = options.slow_request,
+                            .peers = peers,
+                            .tls = options.tls};
   const auto server = TRY(Server::create(config, catalog, credentials, log, manager));
   std::vector<ListenSocket> metrics_sockets;
   if (!options.metrics.empty()) {
@@ -286,7 +282,7 @@ Result<void> serve(const StartedProgram& program, std::vector<ListenSocket> inhe
                     .files = files,
                     .caches = caches,
                     .log = log});
-  TRY(give_up_rights(options, user, log));
+  TRY(give_up_rights(options, user, cage, log));
   const auto metrics = TRY(MetricsServer::start(std::move(metrics_sockets), [&] {
     return metrics_text(catalog, caches, server->metrics());
   }));

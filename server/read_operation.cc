@@ -80,7 +80,7 @@ void ReadOperation::piece_done(Piece& piece, int result) {
 void ReadOperation::start_worker(uint64_t from) {
   worker_start_ = from;
   ++pending_;
-  workers_.submit(worker_task_, Urgency::kDemand);
+  workers_.submit(worker_task_, export_->demand());
 }
 
 void ReadOperation::read_on_worker() {

@@ -42,7 +42,7 @@ Server::Server(const ServerConfig& config, ExportCatalog& catalog, Log& log,
       manager_(manager),
       reply_memory_(limits::kReplyMemory, limits::kReplyReserve),
       ring_(std::move(ring)),
-      workers_(std::max(1u, config.workers), WorkerPool::Start::kLater) {}
+      workers_(std::max(1u, config.workers), WorkerPool::Start::kLater, config.near_workers) {}
 
 Result<std::unique_ptr<Server>> Server::create(const ServerConfig& config, ExportCatalog& catalog,
                                                const CurrentCredentials& credentials, Log& log,

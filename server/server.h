@@ -31,10 +31,11 @@
 namespace underlay {
 
 struct ServerConfig {
-  unsigned threads = 1;      // rings
-  unsigned workers = 1;      // threads for what may block or burn CPU
-  unsigned max_clients = 1;  // at the same time; others wait. 0 = limits::kConnections
-  bool persistent = false;   // go on when the last client has left
+  unsigned threads = 1;       // rings
+  unsigned workers = 1;       // threads for what may block or burn CPU
+  unsigned near_workers = 1;  // those of them that wait for no other machine
+  unsigned max_clients = 1;   // at the same time; others wait. 0 = limits::kConnections
+  bool persistent = false;    // go on when the last client has left
   bool allocation_depth = false;
   OnError on_error = OnError::kEio;
   std::chrono::microseconds poll{};          // how long a ring looks for work before it sleeps

@@ -8,6 +8,7 @@
 #include "formats/file_name.h"
 #include "formats/format_table.h"
 #include "formats/options/option_values.h"
+#include "io/http/remote_name.h"
 
 namespace underlay {
 namespace {
@@ -112,7 +113,8 @@ Result<std::string> take_path(Keys& keys, std::string_view top) {
   if (!path || path->empty()) {
     return fail(ErrorKind::kUsage, "--image-opts: names no file: add file.filename=FILE");
   }
-  if (driver || driver_is_file) return *path;
+  // Whoever opens it goes by the name alone.
+  if (driver || driver_is_file) return is_remote_name(*path) ? "./" + *path : *path;
   return plain_file_name(*path);
 }
 

@@ -4,6 +4,7 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "io/environment.h"
 #include "io/http/aws_files.h"
 
 namespace underlay {
@@ -104,8 +105,10 @@ Result<std::unique_ptr<AwsCredentialSource>> AwsCredentialSource::from_environme
                         .token = environment("AWS_SESSION_TOKEN"),
                         .expires = std::nullopt};
   if (stated.key_id.empty() != stated.secret.empty()) {
-    return fail(ErrorKind::kUsage,
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: only one of them is set");
+    return fail(
+        ErrorKind::kUsage,
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY: only one of them is set: set both, or "
+        "none for the keys of ~/.aws");
   }
   if (!stated.key_id.empty()) {
     source->kind_ = Kind::kFixed;
@@ -123,11 +126,23 @@ Result<std::unique_ptr<AwsCredentialSource>> AwsCredentialSource::from_environme
   return source;
 }
 
+Result<std::shared_ptr<AwsCredentialSource>> AwsCredentialSource::of_process() {
+  static std::mutex mutex;
+  static std::shared_ptr<AwsCredentialSource> known;
+  const std::lock_guard lock(mutex);
+  if (known) return known;
+  std::shared_ptr<AwsCredentialSource> source = TRY(from_environment());
+  // There may be some later.
+  if (source->has_any()) known = source;
+  return source;
+}
+
 Result<AwsCredentials> AwsCredentialSource::fetch() {
   if (kind_ == Kind::kFiles) {
     auto keys = TRY(keys_of_files());
     if (keys) return *std::move(keys);
-    return fail(ErrorKind::kDenied, "the files in ~/.aws have no keys any more");
+    return fail(ErrorKind::kDenied, "{} and {} have no keys any more: write some, or start again",
+                aws_credentials_file(), aws_config_file());
   }
   auto output = command_->run();
   auto keys = output ? parse_process_credentials(*output) : Failure(std::move(output).error());

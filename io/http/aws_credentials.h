@@ -38,6 +38,10 @@ class AwsCredentialSource {
   // a command, so call it before the sandbox is entered.
   static Result<std::unique_ptr<AwsCredentialSource>> from_environment();
 
+  // The same for all images of this process, so that its command has one process, and servers find
+  // it there when they are in their sandbox. Thread-safe.
+  static Result<std::shared_ptr<AwsCredentialSource>> of_process();
+
   // False: requests are not signed.
   bool has_any() const { return kind_ != Kind::kNone; }
 

@@ -3,10 +3,11 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
-#include <cstdlib>
 #include <optional>
 
+#include "io/environment.h"
 #include "io/unique_fd.h"
 
 namespace underlay {
@@ -20,10 +21,13 @@ std::string_view trimmed(std::string_view text) {
   return text.substr(first, text.find_last_not_of(" \t\r") + 1 - first);
 }
 
-// "[profile NAME]": NAME. nullopt when the line is no heading.
+// "[profile NAME]": NAME, whatever follows (a comment); "" of a heading that makes no sense, which
+// no profile is called. nullopt when the line is none.
 std::optional<std::string_view> heading(std::string_view line) {
-  if (!line.starts_with('[') || !line.ends_with(']')) return std::nullopt;
-  std::string_view name = trimmed(line.substr(1, line.size() - 2));
+  if (!line.starts_with('[')) return std::nullopt;
+  const size_t end = line.find(']');
+  if (end == std::string_view::npos) return std::string_view();
+  std::string_view name = trimmed(line.substr(1, end - 1));
   if (name.starts_with("profile ")) name = trimmed(name.substr(8));
   return name;
 }
@@ -55,11 +59,6 @@ std::string in_home(const char* name) {
 }
 
 }  // namespace
-
-std::string environment(const char* name) {
-  const char* const value = std::getenv(name);
-  return value == nullptr ? "" : value;
-}
 
 AwsProfile aws_profile(std::string_view text, std::string_view name) {
   AwsProfile profile;

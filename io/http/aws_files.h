@@ -25,7 +25,4 @@ std::string aws_config_file();
 // when there is no such file. Blocks.
 Result<AwsProfile> read_aws_profile(const std::string& path);
 
-// A variable of the environment; "" when it is not set.
-std::string environment(const char* name);
-
 }  // namespace underlay

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <spawn.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -63,8 +64,7 @@ bool wait_for_output(int fd, Clock::time_point until) {
 }
 
 // Reads until the command closes its output. False when it does not in time, or says too much.
-bool read_output(int fd, std::vector<char>& output) {
-  const auto until = Clock::now() + CommandHelper::kTime;
+bool read_output(int fd, Clock::time_point until, std::vector<char>& output) {
   std::array<char, 4096> part{};
   while (wait_for_output(fd, until)) {
     const ssize_t got = ::read(fd, part.data(), part.size());
@@ -76,6 +76,12 @@ bool read_output(int fd, std::vector<char>& output) {
     output.insert(output.end(), part.begin(), part.begin() + got);
   }
   return false;
+}
+
+// False when it does not end in time: some go on behind a closed output. It stays to be waited for.
+bool wait_for_end(pid_t child, Clock::time_point until) {
+  const UniqueFd fd(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
+  return fd.valid() && wait_for_output(fd.get(), until);
 }
 
 // The exit status as waitpid() has it; -1 when it did not come to that.
@@ -99,7 +105,8 @@ int run_once(const char* command, std::vector<char>& output) {
   ::posix_spawnattr_destroy(&attributes);
   if (failed != 0) return -1;
   in.reset();
-  const bool ended = read_output(out.get(), output);
+  const auto until = Clock::now() + CommandHelper::kTime;
+  const bool ended = read_output(out.get(), until, output) && wait_for_end(child, until);
   if (!ended) ::kill(-child, SIGKILL);
   int status = -1;
   while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
@@ -107,9 +114,15 @@ int run_once(const char* command, std::vector<char>& output) {
   return ended ? status : -1;
 }
 
-// A descriptor above standard error, and no other: images and clients are none of its business.
+// A descriptor above standard error, and no other: images and clients are none of its business, nor
+// is whoever waits for the end of the program's output.
 int keep_only(int channel) {
   constexpr int kKept = STDERR_FILENO + 1;
+  const int null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  if (null < 0 || ::dup2(null, STDIN_FILENO) < 0 || ::dup2(null, STDOUT_FILENO) < 0) return -1;
+  struct stat status;
+  const bool is_pipe = ::fstat(STDERR_FILENO, &status) == 0 && S_ISFIFO(status.st_mode);
+  if (is_pipe && ::dup2(null, STDERR_FILENO) < 0) return -1;
   if (channel != kKept && ::dup3(channel, kKept, O_CLOEXEC) < 0) return -1;
   (void)::syscall(SYS_close_range, kKept + 1, ~0u, 0);
   return kKept;
@@ -117,7 +130,9 @@ int keep_only(int channel) {
 
 [[noreturn]] void serve(int inherited, const char* command) {
   const int channel = keep_only(inherited);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE}) std::signal(signal, SIG_DFL);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE, SIGCHLD}) {
+    std::signal(signal, SIG_DFL);
+  }
   sigset_t none;
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -158,18 +173,23 @@ Result<std::unique_ptr<CommandHelper>> CommandHelper::start(const std::string& c
   return std::unique_ptr<CommandHelper>(new CommandHelper(std::move(ours)));
 }
 
+// Once something is out of order there is no telling which answer belongs to which question.
+Failure CommandHelper::give_up(int error) {
+  channel_.reset();
+  return fail_errno(error, "the process that runs the command does not answer: start again");
+}
+
 Result<std::string> CommandHelper::run() {
   const std::lock_guard lock(mutex_);
+  if (!channel_.valid()) return give_up(EPIPE);
   Outcome outcome;
   int error = send_all(channel_.get(), "r", 1) ? 0 : EPIPE;
   if (error == 0) error = receive_all(channel_.get(), &outcome, sizeof(outcome));
-  if (error != 0) return fail_errno(error, "the process that runs the command does not answer");
-  if (outcome.size > kMaxOutput) {
-    return fail(ErrorKind::kMalformed, "the process that runs the command makes no sense");
-  }
+  if (error == 0 && outcome.size > kMaxOutput) error = EBADMSG;
+  if (error != 0) return give_up(error);
   std::string output(outcome.size, '\0');
   error = receive_all(channel_.get(), output.data(), output.size());
-  if (error != 0) return fail_errno(error, "the process that runs the command does not answer");
+  if (error != 0) return give_up(error);
   if (outcome.status == -1) {
     return fail(ErrorKind::kIo,
                 "the command cannot be run, wrote more than {} bytes, or took longer than {} s",

@@ -28,6 +28,8 @@ class CommandHelper {
  private:
   explicit CommandHelper(UniqueFd channel) : channel_(std::move(channel)) {}
 
+  Failure give_up(int error);
+
   std::mutex mutex_;
   UniqueFd channel_;  // the helper ends when it is closed
 };

@@ -45,6 +45,9 @@ const char* curl_easy_strerror(CURLcode code) {
   return library().call<&curl_easy_strerror>("curl_easy_strerror", code);
 }
 void curl_free(void* memory) { library().call<&curl_free>("curl_free", memory); }
+time_t curl_getdate(const char* text, const time_t* unused) {
+  return library().call<&curl_getdate>("curl_getdate", text, unused);
+}
 CURLMcode curl_multi_add_handle(CURLM* multi, CURL* easy) {
   return library().call<&curl_multi_add_handle>("curl_multi_add_handle", multi, easy);
 }

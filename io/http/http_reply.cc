@@ -83,8 +83,8 @@ JudgedReply judge_status(const ReplyHead& head, const ObjectPin* pin) {
     return judged(
         ReplyMeaning::kFailed,
         fail(ErrorKind::kUnsupported,
-             "the server sends us elsewhere (HTTP status {}), which a store's requests do "
-             "not follow: set the region or the endpoint of the bucket",
+             "the server sends us elsewhere, or where that is it does not say (HTTP status {}): "
+             "name the URL there; of an S3 store, set the bucket's region or endpoint",
              status));
   }
   // 400: also a token that has expired.
@@ -145,14 +145,20 @@ JudgedReply judge_reply(const ReplyHead& head, uint64_t first, uint64_t last,
       return changed(fmt::format("{} bytes, not {}", reply.pin.size, pin->size));
     }
     if (reply.pin.etag != pin->etag) return changed("another ETag");
-    if (pin->etag.empty() && reply.pin.last_modified != pin->last_modified) {
+    if (!pin->has_strong_etag() && reply.pin.last_modified != pin->last_modified) {
       return changed("another Last-Modified");
     }
-  } else if (head.etag.empty() && head.last_modified.empty()) {
+  } else if (!reply.pin.has_strong_etag() && head.last_modified.empty()) {
     return judged(ReplyMeaning::kFailed,
                   fail(ErrorKind::kUnsupported,
-                       "the server states neither an ETag nor a Last-Modified: nobody could tell "
-                       "whether the object changes while it is read"));
+                       "the server states neither a strong ETag nor a Last-Modified: nobody could "
+                       "tell whether the object changes while it is read"));
+  } else if (!reply.pin.has_strong_etag() && head.is_fresh) {
+    // RFC 9110, 8.8.2.2: the time has whole seconds, and may be that of two versions.
+    return judged(ReplyMeaning::kFailed,
+                  fail(ErrorKind::kIo,
+                       "the object was modified just now, and the server states no strong ETag: "
+                       "what follows may still be written; open it again in some seconds"));
   } else if (!is_validator(head.etag) || !is_validator(head.last_modified)) {
     return judged(ReplyMeaning::kFailed,
                   fail(ErrorKind::kMalformed,

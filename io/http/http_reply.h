@@ -44,6 +44,8 @@ struct ReplyHead {
   std::string content_length;
   std::string etag;
   std::string last_modified;
+  // Was it modified within the second of the server's reply, or the one before?
+  bool is_fresh = false;
 };
 
 enum class ReplyMeaning : uint8_t {

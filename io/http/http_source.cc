@@ -6,6 +6,7 @@
 #include <optional>
 #include <vector>
 
+#include "io/http/range_reader.h"
 #include "io/http/read_windows.h"
 
 namespace underlay {
@@ -15,8 +16,9 @@ using Clock = std::chrono::steady_clock;
 
 // How often check_unchanged() asks the server, and how long it waits: every read finds out, too.
 constexpr std::chrono::seconds kLook{30};
-constexpr HttpLimits kLookLimits{.connect = std::chrono::milliseconds(3'000),
-                                 .range = std::chrono::milliseconds(5'000),
+constexpr std::chrono::minutes kLookWhenSilent{5};
+constexpr HttpLimits kLookLimits{.connect = std::chrono::milliseconds(1'000),
+                                 .range = std::chrono::milliseconds(2'000),
                                  .tries = 1};
 
 // Readers, with their connections, that are kept for later reads.
@@ -43,7 +45,7 @@ class HttpSource final : public Source {
     windows_.emplace(pin_.size, first,
                      [this](uint64_t offset, MutableByteSpan out) { return fetch(offset, out); });
     idle_.push_back(std::move(reader));
-    looked_ = Clock::now();
+    look_at_ = Clock::now() + kLook;
     // Servers number nothing: of two versions only chance makes both numbers the same.
     const std::string version = target_.shown + "\n" + pin_.etag + "\n" + pin_.last_modified;
     identity_ = {.device = fnv1a(version), .inode = fnv1a(version + "\n")};
@@ -74,6 +76,13 @@ class HttpSource final : public Source {
 
   size_t read_cached(uint64_t offset, MutableByteSpan out) const override {
     return changed_.load(std::memory_order_acquire) ? 0 : windows_->read_cached(offset, out);
+  }
+
+  bool is_far() const override { return true; }
+
+  void look_again() const override {
+    const std::lock_guard lock(mutex_);
+    look_at_ = Clock::now();
   }
 
   Result<void> check_unchanged() const override {
@@ -113,13 +122,19 @@ class HttpSource final : public Source {
   void look() const {
     {
       const std::lock_guard lock(mutex_);
-      if (change_ || pin_.size == 0 || Clock::now() - looked_ < kLook) return;
-      looked_ = Clock::now();
+      if (change_ || pin_.size == 0 || Clock::now() < look_at_) return;
+      look_at_ = Clock::now() + kLook;
     }
     RangeReader reader(target_, kLookLimits);
     std::byte byte{};
     const auto done = reader.read(pin_, 0, {&byte, 1});
-    if (!done) (void)note(reader, done.error());
+    if (done) return;
+    if (!reader.object_changed()) {
+      // Reads will find out; those who look after many images must not wait for all of them.
+      const std::lock_guard lock(mutex_);
+      look_at_ = Clock::now() + kLookWhenSilent;
+    }
+    (void)note(reader, done.error());
   }
 
   std::unique_ptr<RangeReader> take_reader() const {
@@ -144,7 +159,7 @@ class HttpSource final : public Source {
   mutable std::mutex mutex_;                   // of what follows
   mutable std::optional<Error> change_;
   mutable std::vector<std::unique_ptr<RangeReader>> idle_;  // the one that was used last is last
-  mutable Clock::time_point looked_;
+  mutable Clock::time_point look_at_;
 };
 
 }  // namespace

@@ -1,10 +1,15 @@
 // An object on a web server or an S3 store as a source.
+//
+//   name    --http_target()--> URL, credentials, certificates
+//   read_at --ReadWindows--> small reads come out of larger ones, neighbours wait for the same one
+//           --RangeReader--> pieces, several at a time, tried again --libcurl--> the server
+//           --judge_reply()--> bytes of the very object that was opened, or a failure
 #pragma once
 
 #include <memory>
 #include <string>
 
-#include "io/http/range_reader.h"
+#include "io/http/http_limits.h"
 #include "io/source.h"
 
 namespace underlay {

@@ -3,7 +3,7 @@
 
 #include <memory>
 #include <string>
-#include <vector>
+#include <string_view>
 
 #include "io/error.h"
 #include "io/http/aws_credentials.h"
@@ -21,18 +21,12 @@ struct HttpTarget {
   bool is_store() const { return !signing.empty(); }
 };
 
-// What `name` (remote_name.h) means, with the settings of the environment and of ~/.aws: endpoint
-// (AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, endpoint_url), region (AWS_REGION, AWS_DEFAULT_REGION,
-// region; else us-east-1), and where the bucket stands (UNDERLAY_S3_ADDRESSING,
-// s3.addressing_style: path or virtual; auto is virtual for Amazon's own endpoints). kUsage for
-// what is no such name, and for URLs with a user or password. Blocks.
+// What `name` (remote_name.h) means, with the settings of the environment and of ~/.aws
+// (s3_store.h). kUsage for what is no such name, and for URLs with a user or password. Blocks.
 Result<HttpTarget> http_target(const std::string& name);
 
-// What a process in a sandbox needs of the system to go on reading from servers.
-struct RemoteNeeds {
-  std::vector<std::string> readable;  // files and folders that exist
-  std::vector<uint16_t> ports;        // TCP, that connections lead to
-};
-Result<RemoteNeeds> needs_of(const std::vector<std::string>& names);
+// The file with the certificates of those who may vouch for the server of `name`, as the
+// environment says it to the programs curl and aws; "" = the system's.
+std::string ca_file_for(std::string_view name);
 
 }  // namespace underlay

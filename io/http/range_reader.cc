@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cassert>
+#include <optional>
 #include <random>
 #include <string>
 
@@ -19,7 +20,7 @@ constexpr long kMaxRedirects = 5;
 constexpr size_t kMaxDocument = 16 << 10;
 
 // SHA-256, in hexadecimal: requests have no body, and stores want to be told so.
-constexpr std::string_view kHashOfNothing =
+constexpr std::string_view kEmptyPayloadHash =
     "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
 std::string field(CURL* easy, const char* name) {
@@ -36,11 +37,15 @@ ReplyHead head_of(CURL* easy) {
   head.content_length = field(easy, "Content-Length");
   head.etag = field(easy, "ETag");
   head.last_modified = field(easy, "Last-Modified");
+  const time_t replied = curl_getdate(field(easy, "Date").c_str(), nullptr);
+  const time_t modified = curl_getdate(head.last_modified.c_str(), nullptr);
+  // -1: no time.
+  head.is_fresh = replied != -1 && modified != -1 && replied - modified < 2;
   return head;
 }
 
-// Failures of the network, which may pass.
-bool may_pass(CURLcode code) {
+// Failures of the network that may be over soon.
+bool is_transient(CURLcode code) {
   switch (code) {
     case CURLE_COULDNT_RESOLVE_HOST:
     case CURLE_COULDNT_RESOLVE_PROXY:
@@ -60,7 +65,7 @@ bool may_pass(CURLcode code) {
 }
 
 // From half of the delay to all of it, so that many clients do not come back at once.
-milliseconds by_chance(milliseconds delay) {
+milliseconds with_jitter(milliseconds delay) {
   thread_local std::minstd_rand random{std::random_device{}()};
   std::uniform_int_distribution<milliseconds::rep> some(delay.count() / 2, delay.count());
   return milliseconds(some(random));
@@ -80,15 +85,18 @@ struct RangeReader::Transfer {
 
   enum class State : uint8_t { kWaiting, kRunning, kDone };
   State state = State::kWaiting;
-  unsigned tries = 0;
+  unsigned tries = 0;     // without a byte of it
+  unsigned attempts = 0;  // all of them
   bool keys_renewed = false;
   Clock::time_point due;    // kWaiting: when it starts
-  Clock::time_point until;  // all tries; from the first one on
+  Clock::time_point begun;  // the first try
+  Clock::time_point until;  // all tries
 
   // Of the try at hand.
   std::optional<JudgedReply> reply;
-  size_t body = 0;       // bytes of it that came
-  std::string document;  // the front of an error's
+  size_t body = 0;        // bytes that came
+  bool got_some = false;  // of the object
+  std::string document;   // the front of an error's
   bool too_long = false;
 
   uint64_t next() const { return offset + got; }
@@ -120,6 +128,7 @@ struct RangeReader::Transfer {
     if (too_long) return fail(ErrorKind::kMalformed, "");
     std::ranges::copy(as_bytes(part), out.subspan(got).begin());
     got += part.size();
+    got_some = got_some || !part.empty();
     return {};
   }
 };
@@ -145,7 +154,7 @@ Result<void> RangeReader::read(const ObjectPin& pin, uint64_t offset, MutableByt
   while (!out.empty()) {
     auto transfer = std::make_unique<Transfer>();
     transfer->offset = offset;
-    transfer->out = out.first(std::min(out.size(), kPieceBytes));
+    transfer->out = out.first(std::min(out.size(), kHttpPieceBytes));
     transfer->pin = &pin;
     offset += transfer->out.size();
     out = out.subspan(transfer->out.size());
@@ -184,7 +193,7 @@ Result<void> RangeReader::run(unsigned tries) {
 Result<void> RangeReader::start_due(size_t& running) {
   const auto now = Clock::now();
   for (const auto& transfer : transfers_) {
-    if (running == kParallel) break;
+    if (running == kHttpParallel) break;
     if (transfer->state != Transfer::State::kWaiting || transfer->due > now) continue;
     TRY(start(*transfer));
     ++running;
@@ -193,9 +202,14 @@ Result<void> RangeReader::start_due(size_t& running) {
 }
 
 Result<void> RangeReader::start(Transfer& transfer) {
-  if (transfer.tries++ == 0) transfer.until = Clock::now() + limits_.range;
+  if (transfer.attempts++ == 0) {
+    transfer.begun = Clock::now();
+    transfer.until = transfer.begun + limits_.range;
+  }
+  ++transfer.tries;
   transfer.reply.reset();
   transfer.body = 0;
+  transfer.got_some = false;
   transfer.document.clear();
   transfer.reason[0] = '\0';
   if (!transfer.easy && !idle_.empty()) {
@@ -270,7 +284,7 @@ Result<void> RangeReader::add_headers(Transfer& transfer) {
           set(easy, CURLOPT_PASSWORD, keys->secret.c_str()) != CURLE_OK) {
         return fail(ErrorKind::kUnsupported, "libcurl signs no requests for S3 stores");
       }
-      lines.push_back(fmt::format("x-amz-content-sha256: {}", kHashOfNothing));
+      lines.push_back(fmt::format("x-amz-content-sha256: {}", kEmptyPayloadHash));
       if (!keys->token.empty()) lines.push_back("x-amz-security-token: " + keys->token);
     }
   }
@@ -309,7 +323,7 @@ Result<void> RangeReader::finish(Transfer& transfer, CURLcode code, unsigned tri
   curl_options().get(transfer.easy.get(), CURLINFO_RESPONSE_CODE, &status);
   if (status == 0 || (code != CURLE_OK && !transfer.reply)) {
     Error error = fail(ErrorKind::kIo, "{}", printable(why(), 300)).value();
-    if (may_pass(code)) return try_later(transfer, tries, std::move(error));
+    if (is_transient(code)) return try_later(transfer, tries, std::move(error));
     return Failure(std::move(error));
   }
   const JudgedReply& reply = transfer.judge();
@@ -328,7 +342,7 @@ Result<void> RangeReader::finish(Transfer& transfer, CURLcode code, unsigned tri
   Error error = fail(ErrorKind::kIo, "the server sent {} of {} bytes: {}", transfer.body,
                      reply.length, printable(why(), 300))
                     .value();
-  if (code != CURLE_OK && !may_pass(code)) return Failure(std::move(error));
+  if (code != CURLE_OK && !is_transient(code)) return Failure(std::move(error));
   return try_later(transfer, tries, std::move(error));
 }
 
@@ -362,21 +376,25 @@ Result<void> RangeReader::try_later(Transfer& transfer, unsigned tries, Error wh
   const auto now = Clock::now();
   milliseconds delay = limits_.first_delay;
   for (unsigned i = 1; i < transfer.tries && delay < limits_.longest_delay; ++i) delay *= 2;
-  delay = by_chance(std::min(delay, limits_.longest_delay));
+  delay = with_jitter(std::min(delay, limits_.longest_delay));
   curl_off_t stated = 0;  // seconds
   curl_options().get(transfer.easy.get(), CURLINFO_RETRY_AFTER, &stated);
   constexpr curl_off_t kMostStated = 3600;
   delay = std::max<milliseconds>(delay, std::chrono::seconds(std::min(stated, kMostStated)));
-  if (transfer.tries >= tries || now + delay >= transfer.until) {
-    why.message += fmt::format(
-        " (tried {} times in {} ms)", transfer.tries,
-        std::chrono::duration_cast<milliseconds>(now - (transfer.until - limits_.range)).count());
+  // As long as each try brings some, only the time limits them.
+  if (transfer.got_some) transfer.tries = 0;
+  // Who is told to wait for longer than there is time tries once more when the time is nearly over.
+  constexpr milliseconds kForLastTry{1'000};
+  const auto last = transfer.until - std::max<Clock::duration>(kForLastTry, limits_.range / 4);
+  const auto due = now + delay < transfer.until ? now + delay : last;
+  if (transfer.tries >= tries || due < now) {
+    why.message +=
+        fmt::format(" (tried {} times in {} ms)", transfer.attempts,
+                    std::chrono::duration_cast<milliseconds>(now - transfer.begun).count());
     return Failure(std::move(why));
   }
   if (transfer.pin == nullptr) transfer.got = 0;
-  // As long as each try brings some, only the time limits them.
-  if (transfer.got > 0 && transfer.body > 0) transfer.tries = 1;
-  transfer.due = now + delay;
+  transfer.due = due;
   transfer.state = Transfer::State::kWaiting;
   return {};
 }
@@ -388,7 +406,7 @@ void RangeReader::stop_all() {
     curl_multi_remove_handle(multi_.get(), transfer->easy.get());
     // It holds pointers to what goes now.
     curl_easy_reset(transfer->easy.get());
-    if (idle_.size() < kParallel) idle_.push_back(std::move(transfer->easy));
+    if (idle_.size() < kHttpParallel) idle_.push_back(std::move(transfer->easy));
   }
   transfers_.clear();
 }

@@ -1,38 +1,21 @@
 // Ranges of an object on a server, several at the same time, over connections that are kept.
 #pragma once
 
-#include <chrono>
 #include <memory>
 #include <vector>
 
 #include "io/bytes.h"
 #include "io/error.h"
 #include "io/http/curl_handle.h"
+#include "io/http/http_limits.h"
 #include "io/http/http_reply.h"
 #include "io/http/http_target.h"
 
 namespace underlay {
 
-// How long a server may keep us waiting, and how often it is asked again.
-struct HttpLimits {
-  std::chrono::milliseconds connect{10'000};
-  std::chrono::seconds stall{15};           // without a byte; then the request is sent again
-  std::chrono::milliseconds range{30'000};  // for one range (kPieceBytes), with all tries
-  unsigned tries = 8;
-  unsigned opening_tries = 3;
-  // Between two tries: doubled from the first to the longest, and some of it by chance. A server's
-  // Retry-After counts when it is longer.
-  std::chrono::milliseconds first_delay{100};
-  std::chrono::milliseconds longest_delay{5'000};
-};
-
 // Belongs to one thread at a time.
 class RangeReader {
  public:
-  // What a longer read is split into, and how many of these are under way at the same time.
-  static constexpr size_t kPieceBytes = 1 << 20;
-  static constexpr size_t kParallel = 4;
-
   // `target` and `limits` outlive it. REQUIRES: load_curl() has succeeded.
   RangeReader(const HttpTarget& target, const HttpLimits& limits);
   RangeReader(const RangeReader&) = delete;

@@ -83,35 +83,42 @@ Result<void> ReadWindows::fetch_from(std::unique_lock<std::mutex>& lock, uint64_
   next_ = number + count;
   at_once_ = count;
   std::vector<std::shared_ptr<Window>> fetching;
-  size_t bytes = 0;
-  for (size_t i = 0; i < count; ++i) {
-    fetching.push_back(std::make_shared<Window>());
-    windows_.emplace(number + i, fetching.back());
-    bytes += bytes_of(number + i);
-  }
-  lock.unlock();
+  std::list<uint64_t> numbers;
   std::vector<std::byte> all;
-  const auto done = without_exceptions([&]() -> Result<void> {
+  // Memory first: whoever waits for a window must hear how it went.
+  auto done = without_exceptions([&]() -> Result<void> {
+    size_t bytes = 0;
+    for (size_t i = 0; i < count; ++i) {
+      numbers.push_back(number + i);
+      fetching.push_back(std::make_shared<Window>());
+      fetching.back()->bytes.reserve(bytes_of(number + i));
+      bytes += bytes_of(number + i);
+    }
     all.resize(bytes);
-    TRY(fetch_(number * kWindowBytes, all));
+    for (size_t i = 0; i < count; ++i) windows_.emplace(number + i, fetching[i]);
     return {};
   });
-  lock.lock();
-  for (size_t i = 0; i < count; ++i) {
+  if (done) {
+    lock.unlock();
+    done = without_exceptions([&] { return fetch_(number * kWindowBytes, all); });
+    lock.lock();
+  }
+  auto part = all.begin();
+  for (size_t i = 0; i < fetching.size(); ++i) {
     if (!done) {
       // Not remembered: the next read tries again.
       fetching[i]->failed = done.error();
       windows_.erase(number + i);
       continue;
     }
-    const auto part = all.begin() + static_cast<ptrdiff_t>(i * kWindowBytes);
-    fetching[i]->bytes.assign(part, part + static_cast<ptrdiff_t>(bytes_of(number + i)));
-    used_.push_front(number + i);
+    const auto end = part + static_cast<ptrdiff_t>(bytes_of(number + i));
+    fetching[i]->bytes.assign(part, end);
+    part = end;
   }
+  if (done) used_.splice(used_.begin(), numbers);
   forget_old();
   fetched_.notify_all();
-  if (!done) return Failure(done.error());
-  return {};
+  return done;
 }
 
 void ReadWindows::use(uint64_t number) {

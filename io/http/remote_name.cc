@@ -1,7 +1,11 @@
 #include "io/http/remote_name.h"
 
+#include <strings.h>
+
 #include <algorithm>
 #include <array>
+
+#include "io/percent_encoding.h"
 
 namespace underlay {
 namespace {
@@ -12,19 +16,26 @@ constexpr std::array<std::string_view, 3> kSchemes = {"http://", "https://", kS3
 // As much as servers and stores take (S3: 1024 bytes of a key, which may become three times that).
 constexpr size_t kMaxName = 4096;
 
+// RFC 3986, 3.1: whatever the case of its letters.
+bool begins_with(std::string_view name, std::string_view scheme) {
+  return name.size() >= scheme.size() &&
+         ::strncasecmp(name.data(), scheme.data(), scheme.size()) == 0;
+}
+
 // Where the authority (of S3: the bucket) begins.
 size_t authority_of(std::string_view name) { return name.find("://") + 3; }
 
-// The parts of a path without "." and with each ".." taken off with what precedes it. False when
-// there is nothing to take off.
-bool resolve_dots(std::string_view path, std::vector<std::string_view>& parts) {
+// Adds the parts of a path without "." and with each ".." taken off with what precedes it. False
+// when there is nothing to take off. Two slashes are one to who writes a name, but not to servers.
+enum class Empty : uint8_t { kDrop, kKeep };
+bool resolve_dots(std::string_view path, Empty empty, std::vector<std::string_view>& parts) {
   while (true) {
     const size_t slash = path.find('/');
     const std::string_view part = path.substr(0, slash);
     if (part == "..") {
       if (parts.empty()) return false;
       parts.pop_back();
-    } else if (part != "." && !part.empty()) {
+    } else if (part != "." && (!part.empty() || empty == Empty::kKeep)) {
       parts.push_back(part);
     }
     if (slash == std::string_view::npos) return true;
@@ -32,19 +43,13 @@ bool resolve_dots(std::string_view path, std::vector<std::string_view>& parts) {
   }
 }
 
-bool is_plain(char letter) {
-  const bool alphanumeric = (letter >= 'a' && letter <= 'z') || (letter >= 'A' && letter <= 'Z') ||
-                            (letter >= '0' && letter <= '9');
-  return alphanumeric || std::string_view("-._~/").find(letter) != std::string_view::npos;
-}
-
 }  // namespace
 
-bool is_s3_name(std::string_view name) { return name.starts_with(kS3); }
+bool is_s3_name(std::string_view name) { return begins_with(name, kS3); }
 
 bool is_remote_name(std::string_view name) {
   return std::ranges::any_of(kSchemes,
-                             [&](std::string_view scheme) { return name.starts_with(scheme); });
+                             [&](std::string_view scheme) { return begins_with(name, scheme); });
 }
 
 std::string shown_name(const std::string& name) {
@@ -79,19 +84,26 @@ Result<std::string> name_beside(const std::string& namer, std::string_view name,
   }
   const size_t root = namer.find('/', authority_of(namer));
   if (root == std::string::npos) return denied("but lies in no folder itself");
-  const std::string folder = namer.substr(0, namer.rfind('/') + 1);
-  const std::string named = is_s3_name(namer) ? std::string(name) : percent_encoded(name);
+  const std::string folder = namer.substr(root + 1, namer.rfind('/') - root);
+  const std::string named = is_s3_name(namer) ? std::string(name) : percent_encoded(name, "/");
   std::vector<std::string_view> parts;
-  const std::string path = folder.substr(root + 1) + named;
+  const auto place = [&] {
+    std::string text = namer.substr(0, root);
+    for (const std::string_view part : parts) text.append("/").append(part);
+    return text;
+  };
   constexpr std::string_view kOut =
       "which leads out of the image's folder; --allow-path URL allows what lies beneath URL";
-  if (!resolve_dots(path, parts) || parts.empty()) return denied(kOut);
-  std::string resolved = namer.substr(0, root);
-  for (const std::string_view part : parts) resolved.append("/").append(part);
+  // Its last part is empty: it ends with a slash.
+  if (!resolve_dots(folder, Empty::kKeep, parts)) return denied(kOut);
+  if (!parts.empty()) parts.pop_back();
+  const std::string home = place() + "/";
+  if (!resolve_dots(named, Empty::kDrop, parts) || parts.empty()) return denied(kOut);
+  const std::string resolved = place();
   const auto holds = [&](const std::string& prefix) {
     return resolved.size() > prefix.size() && resolved.starts_with(prefix);
   };
-  if (!holds(folder) && std::ranges::none_of(allowed, holds)) return denied(kOut);
+  if (!holds(home) && std::ranges::none_of(allowed, holds)) return denied(kOut);
   return resolved;
 }
 
@@ -101,18 +113,6 @@ Result<std::string> remote_folder(const std::string& name) {
                 shown_name(name));
   }
   return name.ends_with('/') ? name : name + '/';
-}
-
-std::string percent_encoded(std::string_view text) {
-  std::string encoded;
-  for (const char letter : text) {
-    if (is_plain(letter)) {
-      encoded += letter;
-    } else {
-      encoded += fmt::format("%{:02X}", static_cast<unsigned char>(letter));
-    }
-  }
-  return encoded;
 }
 
 }  // namespace underlay

@@ -28,8 +28,4 @@ Result<std::string> name_beside(const std::string& namer, std::string_view name,
 // `name` of a folder, with a slash behind it. kUsage for a URL with a query or a user.
 Result<std::string> remote_folder(const std::string& name);
 
-// The text as a part of a URL's path: every byte that may not stand there is written as %XX; a
-// slash stays.
-std::string percent_encoded(std::string_view text);
-
 }  // namespace underlay

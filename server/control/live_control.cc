@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "io/http/remote_name.h"
+#include "io/http/remote_needs.h"
 #include "server/cage_plan.h"
 #include "server/entry_fields.h"
 
@@ -46,14 +47,22 @@ Result<std::unique_ptr<ControlServer>> LiveControl::start(std::optional<ListenSo
   return started;
 }
 
+Result<void> LiveControl::check_server(const std::string& image) const {
+  if (!options_.sandbox) return {};
+  const auto needs = needs_of({image});
+  const bool granted = needs && std::ranges::includes(cage_.ports, needs->ports) &&
+                       std::ranges::includes(cage_.system_files, needs->readable);
+  if (granted) return {};
+  return in_file(fail(ErrorKind::kDenied,
+                      "the sandbox opens no connections to this server: start the server with an "
+                      "image there, with --allow-path and a URL of it, or with --sandbox=off"),
+                 shown_name(image));
+}
+
 // A line that says why, where the system would only say that it is forbidden.
 Result<void> LiveControl::check_place(const std::string& image) const {
   if (is_remote_name(image)) {
-    if (!options_.sandbox || cage_.connects()) return {};
-    return in_file(fail(ErrorKind::kDenied,
-                        "the sandbox opens no connections: start the server with an image on that "
-                        "server, with --allow-path and a URL of it, or with --sandbox=off"),
-                   shown_name(image));
+    return check_server(image);
   }
   if (!image.starts_with('/')) {
     return fail(ErrorKind::kUsage, "the image \"{}\" must be an absolute path or a URL",

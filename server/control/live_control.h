@@ -38,6 +38,7 @@ class LiveControl final : private ControlHost {
   void drain() override { server_.drain(); }
   bool draining() const override { return server_.draining(); }
   Result<void> check_place(const std::string& image) const;
+  Result<void> check_server(const std::string& image) const;
   void on_hangup();
 
   const Options& options_;

@@ -22,6 +22,7 @@ bool is_reloaded(std::string_view option) {
 
 // Is its file still the one that was opened, with the same content?
 bool is_current(const Export& exported) {
+  exported.disk().look_again();
   return !exported.changed() && exported.disk().find_replaced() == nullptr &&
          exported.disk().check_unchanged();
 }

@@ -21,6 +21,7 @@ LOCATIONS = """
     location /plain/   { alias ROOT/; }
     # A part of a second for a megabyte: enough to be cut off.
     location /slow/    { alias ROOT/; limit_rate 400k; }
+    location /steady/  { alias ROOT/; limit_rate 4m; }
     location /noranges/ { alias ROOT/; max_ranges 0; }
     # nginx answers what exceeds this with 503.
     location /busy/    { alias ROOT/; limit_req zone=busy; }
@@ -49,7 +50,7 @@ http {
   fastcgi_temp_path FOLDER/fastcgi;
   uwsgi_temp_path FOLDER/uwsgi;
   scgi_temp_path FOLDER/scgi;
-  limit_req_zone $uri zone=busy:1m rate=20r/s;
+  limit_req_zone $uri zone=busy:1m rate=8r/s;
   keepalive_timeout 60;
   server {
     listen 127.0.0.1:PORT;

@@ -220,8 +220,13 @@ def rule_keys_are_renewed_before_they_end_also_in_the_sandbox(folder):
     with faulty(judge) as server:
         env = environment(AWS_ENDPOINT_URL=f"http://127.0.0.1:{server.port}",
                           AWS_CONFIG_FILE=counting_command(folder, 4))
-        with harness.serve(["-e", "0", "-f", "raw", "s3://bucket/disk.raw"], program=NBD,
-                           env=env) as nbd:
+        socket = os.path.join(folder, "control")
+        with harness.serve(["-e", "0", "--control", socket, "-f", "raw", "s3://bucket/disk.raw"],
+                           program=NBD, env=env) as nbd:
+            # Another one, with the same process for its keys.
+            status, out, errors = run(NBD, "ctl", "--socket", socket, "add", "name=two",
+                                      "format=raw", "image=s3://bucket/two.raw", env=env)
+            assert status == 0, out.decode() + errors + nbd.stderr()
             start = time.monotonic()
             while time.monotonic() - start < 30 and len(set(judge.keys)) < 3:
                 status, _, errors = harness.run(["nbdcopy", nbd.uri, "null:"])

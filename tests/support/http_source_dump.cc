@@ -4,8 +4,8 @@
 //   http-source-dump pause NAME RANGE_MS OFFSET LENGTH
 // opens it, says so on standard error ("opened"), and reads the range once a line comes from
 // standard input; again for every further line. It says "read" before it writes the bytes to
-// standard output, or tells the failure, which ends nothing. RANGE_MS: HttpLimits::range; a server
-// that sends nothing is given up after a second.
+// standard output, or tells the failure, which ends nothing. RANGE_MS: HttpLimits::range; a request
+// is given up after a quarter of it without a byte.
 #include <fmt/format.h>
 
 #include <atomic>
@@ -66,7 +66,7 @@ Result<void> run(const Words& words) {
   HttpLimits limits;
   limits.range = std::chrono::milliseconds(std::stoul(words.at(2)));
   limits.connect = limits.range;
-  limits.stall = std::chrono::seconds(1);
+  limits.stall = std::chrono::ceil<std::chrono::seconds>(limits.range / 4);
   const auto source = TRY(open_http_source(words.at(1), limits));
   if (words.at(0) == "pause") {
     read_when_asked(*source, std::stoull(words.at(3)), std::stoull(words.at(4)));

@@ -12,9 +12,10 @@ using namespace std::chrono_literals;
 
 TEST_CASE("aws files: the keys of one profile") {
   constexpr std::string_view kText =
-      "# comment\nlost = 1\n[default]\nregion = a\n; comment\n[ profile lab ]\r\nregion = b \r\n"
+      "# comment\nlost = 1\n[default]\nregion = a\n; comment\n[ profile lab ] # one\r\nregion = b "
+      "\r\n"
       "s3 =\n  addressing_style = path\n\tendpoint_url=http://x\nendpoint_url = http://y\n"
-      "nonsense\n[lab2]\nregion = c";
+      "nonsense\n[broken\nregion = d\n[lab2]\nregion = c";
   CHECK(aws_profile(kText, "default") == AwsProfile{{"region", "a"}});
   CHECK(aws_profile(kText, "lab") == AwsProfile{{"region", "b"},
                                                 {"s3", ""},
@@ -70,6 +71,13 @@ TEST_CASE("command helper: it runs a command again and again") {
   REQUIRE(helper);
   CHECK((*helper)->run() == std::string("2\n"));
   CHECK((*helper)->run() == std::string("2\n"));
+}
+
+TEST_CASE("command helper: a command that closes its output and goes on is waited for") {
+  const auto helper = CommandHelper::start("echo one; exec >&-; sleep 0.2; exit 3");
+  REQUIRE(helper);
+  CHECK((*helper)->run().error().message.find("exit status 3") != std::string::npos);
+  CHECK((*helper)->run().error().message.find("exit status 3") != std::string::npos);
 }
 
 TEST_CASE("command helper: what fails is said") {

@@ -12,12 +12,14 @@ ReplyHead part(const char* range, const char* etag = "\"one\"") {
           .content_range = range,
           .content_length = {},
           .etag = etag,
-          .last_modified = "yesterday"};
+          .last_modified = "yesterday",
+          .is_fresh = false};
 }
 
 ReplyHead status(long code) {
-  return {
-      .status = code, .content_range = {}, .content_length = {}, .etag = {}, .last_modified = {}};
+  ReplyHead head;
+  head.status = code;
+  return head;
 }
 
 ReplyMeaning meaning(const ReplyHead& head, const ObjectPin* pin = &kPin) {
@@ -108,6 +110,25 @@ TEST_CASE("http reply: who states no version cannot be read") {
   CHECK(judge_reply(head, 0, 9, nullptr).meaning == ReplyMeaning::kFailed);
   head.etag = "\"a\nb\"";
   CHECK(judge_reply(head, 0, 9, nullptr).meaning == ReplyMeaning::kFailed);
+}
+
+TEST_CASE("http reply: a weak ETag alone tells no versions apart") {
+  ReplyHead head = part("bytes 0-9/1000", "W/\"one\"");
+  ObjectPin weak = judge_reply(head, 0, 9, nullptr).pin;
+  CHECK(judge_reply(head, 0, 9, &weak).meaning == ReplyMeaning::kBytes);
+  head.last_modified = "today";
+  CHECK(judge_reply(head, 0, 9, &weak).meaning == ReplyMeaning::kChanged);
+  head.last_modified.clear();
+  CHECK(judge_reply(head, 0, 9, nullptr).error.kind == ErrorKind::kUnsupported);
+}
+
+TEST_CASE("http reply: what was modified just now needs a strong ETag") {
+  ReplyHead head = part("bytes 0-9/1000", "");
+  CHECK(judge_reply(head, 0, 9, nullptr).meaning == ReplyMeaning::kBytes);
+  head.is_fresh = true;
+  CHECK(judge_reply(head, 0, 9, nullptr).meaning == ReplyMeaning::kFailed);
+  head.etag = "\"one\"";
+  CHECK(judge_reply(head, 0, 9, nullptr).meaning == ReplyMeaning::kBytes);
 }
 
 TEST_CASE("http reply: only a strong ETag is a condition") {

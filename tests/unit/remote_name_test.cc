@@ -17,8 +17,12 @@ TEST_CASE("remote name: http, https and s3, as they are written") {
   for (const char* name : {"http://host/x", "https://host", "s3://bucket/key"}) {
     CHECK(is_remote_name(name));
   }
-  for (const char* name : {"", "http:/x", "HTTP://host/x", "./http://host/x", "ftp://host/x",
-                           "nbd://host", "s3:/x", "/http://host/x"}) {
+  for (const char* name : {"HTTP://host/x", "Https://host/x", "S3://bucket/key"}) {
+    CHECK(is_remote_name(name));
+  }
+  CHECK(shown_name("HTTPS://h/a?secret") == "HTTPS://h/a");
+  for (const char* name : {"", "http:/x", "./http://host/x", "ftp://host/x", "nbd://host", "s3:/x",
+                           "/http://host/x"}) {
     CAPTURE(name);
     CHECK_FALSE(is_remote_name(name));
   }
@@ -43,6 +47,14 @@ TEST_CASE("remote name: a name leads beneath the image's folder") {
   CHECK(beside(kChild, "../images/base") == "http://host:8080/images/base");
   CHECK(beside("http://host/child", "base") == "http://host/base");
   CHECK(beside("s3://bucket/a/child", "b/base?#%20") == "s3://bucket/a/b/base?#%20");
+}
+
+TEST_CASE("remote name: the image's own folder is taken as servers take it") {
+  CHECK(beside("s3://bucket/a//child", "base") == "s3://bucket/a//base");
+  CHECK(beside("s3://bucket/a//child", "b//base") == "s3://bucket/a//b/base");
+  CHECK(beside("http://host/x/../c.qcow2", "base") == "http://host/base");
+  CHECK(beside("http://host/x/../c.qcow2", "../base").empty());
+  CHECK(beside("http://host/../c.qcow2", "base").empty());
 }
 
 TEST_CASE("remote name: letters that mean something in a URL are written so that they do not") {

@@ -170,5 +170,30 @@ TEST_CASE("workers: long tasks leave a thread to those a client waits for") {
   CHECK(long_running == 3);
 }
 
+TEST_CASE("workers: reads of other machines leave threads to those of this one") {
+  std::barrier three(3);
+  std::barrier end(3);
+  std::atomic<int> far_running = 0;
+  const auto wait = [&] {
+    ++far_running;
+    three.arrive_and_wait();
+    end.arrive_and_wait();
+  };
+  Job one(wait);
+  Job two(wait);
+  Job third([&] { ++far_running; });
+  Job near([&] {
+    three.arrive_and_wait();
+    CHECK(far_running == 2);
+    end.arrive_and_wait();
+  });
+  {
+    WorkerPool pool(4, WorkerPool::Start::kNow, 2);
+    for (Job* job : {&one, &two, &third}) pool.submit(*job, Urgency::kFar);
+    pool.submit(near, Urgency::kDemand);
+  }
+  CHECK(far_running == 3);
+}
+
 }  // namespace
 }  // namespace underlay

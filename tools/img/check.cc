@@ -238,9 +238,9 @@ Result<int> run(const Given& given) {
   findings.finish(report.untold());
   if (!quiet && output == OutputFormat::kHuman) print_human(report);
   if (!quiet && output == OutputFormat::kJson) {
-    const bool has_secret = argument.path != argument.location;
-    print_as_json(has_secret ? argument.path : given.operands()[0], *image.format, report,
-                  findings);
+    // As qemu-img: what was given, options and all; but no presigned URL.
+    const bool is_masked = argument.path != argument.location;
+    print_as_json(is_masked ? argument.path : given.operands()[0], *image.format, report, findings);
   }
   return status_of(report);
 }
