@@ -2,6 +2,7 @@
 // start of every server, most of which encrypt nothing.
 #include "io/gnutls_on_demand.h"
 
+#include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
 
@@ -89,6 +90,10 @@ void gnutls_deinit(gnutls_session_t session) {
 }
 int gnutls_error_is_fatal(int error) {
   return library().call<&gnutls_error_is_fatal>("gnutls_error_is_fatal", error);
+}
+int gnutls_hash_fast(gnutls_digest_algorithm_t algorithm, const void* text, size_t size,
+                     void* digest) {
+  return library().call<&gnutls_hash_fast>("gnutls_hash_fast", algorithm, text, size, digest);
 }
 int gnutls_handshake(gnutls_session_t session) {
   return library().call<&gnutls_handshake>("gnutls_handshake", session);

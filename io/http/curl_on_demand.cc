@@ -40,6 +40,9 @@ CURLHcode curl_easy_header(CURL* handle, const char* name, size_t index, unsigne
                                            header);
 }
 CURL* curl_easy_init() { return library().call<&curl_easy_init>("curl_easy_init"); }
+CURLcode curl_easy_pause(CURL* handle, int what) {
+  return library().call<&curl_easy_pause>("curl_easy_pause", handle, what);
+}
 void curl_easy_reset(CURL* handle) { library().call<&curl_easy_reset>("curl_easy_reset", handle); }
 const char* curl_easy_strerror(CURLcode code) {
   return library().call<&curl_easy_strerror>("curl_easy_strerror", code);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <charconv>
 
+#include "io/http/xml_element.h"
+
 namespace underlay {
 namespace {
 
@@ -177,14 +179,8 @@ JudgedReply judge_reply(const ReplyHead& head, uint64_t first, uint64_t last,
 }
 
 std::string error_code_of(std::string_view document) {
-  constexpr std::string_view kStart = "<Code>";
   constexpr size_t kMaxCode = 64;
-  const size_t start = document.find(kStart);
-  if (start == std::string_view::npos) return {};
-  document.remove_prefix(start + kStart.size());
-  const size_t end = document.find('<');
-  if (end == std::string_view::npos || end > kMaxCode) return {};
-  return printable(document.substr(0, end));
+  return printable(element_of(document, "Code", kMaxCode));
 }
 
 }  // namespace underlay

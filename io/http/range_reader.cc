@@ -4,8 +4,9 @@
 #include <array>
 #include <cassert>
 #include <optional>
-#include <random>
 #include <string>
+
+#include "io/http/http_request.h"
 
 namespace underlay {
 namespace {
@@ -19,56 +20,18 @@ constexpr long kMaxRedirects = 5;
 // Of an error's document: enough for its code, and not worth a new connection if it is short.
 constexpr size_t kMaxDocument = 16 << 10;
 
-// SHA-256, in hexadecimal: requests have no body, and stores want to be told so.
-constexpr std::string_view kEmptyPayloadHash =
-    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-
-std::string field(CURL* easy, const char* name) {
-  curl_header* found = nullptr;
-  // Of the last reply, when there were redirects.
-  if (curl_easy_header(easy, name, 0, CURLH_HEADER, -1, &found) != CURLHE_OK) return {};
-  return found->value;
-}
-
 ReplyHead head_of(CURL* easy) {
   ReplyHead head;
   curl_options().get(easy, CURLINFO_RESPONSE_CODE, &head.status);
-  head.content_range = field(easy, "Content-Range");
-  head.content_length = field(easy, "Content-Length");
-  head.etag = field(easy, "ETag");
-  head.last_modified = field(easy, "Last-Modified");
-  const time_t replied = curl_getdate(field(easy, "Date").c_str(), nullptr);
+  head.content_range = reply_field(easy, "Content-Range");
+  head.content_length = reply_field(easy, "Content-Length");
+  head.etag = reply_field(easy, "ETag");
+  head.last_modified = reply_field(easy, "Last-Modified");
+  const time_t replied = curl_getdate(reply_field(easy, "Date").c_str(), nullptr);
   const time_t modified = curl_getdate(head.last_modified.c_str(), nullptr);
   // -1: no time.
   head.is_fresh = replied != -1 && modified != -1 && replied - modified < 2;
   return head;
-}
-
-// Failures of the network that may be over soon.
-bool is_transient(CURLcode code) {
-  switch (code) {
-    case CURLE_COULDNT_RESOLVE_HOST:
-    case CURLE_COULDNT_RESOLVE_PROXY:
-    case CURLE_COULDNT_CONNECT:
-    case CURLE_PARTIAL_FILE:
-    case CURLE_OPERATION_TIMEDOUT:
-    case CURLE_SSL_CONNECT_ERROR:
-    case CURLE_GOT_NOTHING:
-    case CURLE_SEND_ERROR:
-    case CURLE_RECV_ERROR:
-    case CURLE_HTTP2:
-    case CURLE_HTTP2_STREAM:
-      return true;
-    default:
-      return false;
-  }
-}
-
-// From half of the delay to all of it, so that many clients do not come back at once.
-milliseconds with_jitter(milliseconds delay) {
-  thread_local std::minstd_rand random{std::random_device{}()};
-  std::uniform_int_distribution<milliseconds::rep> some(delay.count() / 2, delay.count());
-  return milliseconds(some(random));
 }
 
 }  // namespace
@@ -229,73 +192,29 @@ Result<void> RangeReader::start(Transfer& transfer) {
 
 Result<void> RangeReader::prepare(Transfer& transfer) {
   CURL* const easy = transfer.easy.get();
-  const auto set = curl_options().set;
-  CURLcode failed = CURLE_OK;
-  const auto option = [&](CURLoption name, auto value) {
-    const CURLcode result = set(easy, name, value);
-    if (failed == CURLE_OK) failed = result;
-  };
-  curl_easy_reset(easy);
   const auto left = std::chrono::duration_cast<milliseconds>(transfer.until - Clock::now());
   const std::string range = fmt::format("{}-{}", transfer.next(), transfer.last());
   const bool secure = target_.url.starts_with("https:");
-  option(CURLOPT_URL, target_.url.c_str());
-  option(CURLOPT_RANGE, range.c_str());
-  option(CURLOPT_PROTOCOLS_STR, "http,https");
-  option(CURLOPT_NOSIGNAL, 1L);
-  option(CURLOPT_USERAGENT, "underlay");
-  option(CURLOPT_ERRORBUFFER, transfer.reason.data());
-  option(CURLOPT_WRITEFUNCTION, &Transfer::on_body);
-  option(CURLOPT_WRITEDATA, &transfer);
-  option(CURLOPT_PRIVATE, &transfer);
-  option(CURLOPT_BUFFERSIZE, kReceiveBuffer);
-  option(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(limits_.connect.count()));
-  option(CURLOPT_TIMEOUT_MS, static_cast<long>(std::max<milliseconds::rep>(1, left.count())));
-  option(CURLOPT_LOW_SPEED_LIMIT, 1L);
-  option(CURLOPT_LOW_SPEED_TIME, static_cast<long>(limits_.stall.count()));
-  if (!target_.ca_file.empty()) option(CURLOPT_CAINFO, target_.ca_file.c_str());
-  if (target_.is_store()) {
-    // A key is no path: "." and ".." in it are letters. Its requests follow nobody, who would get
-    // the token of the session.
-    option(CURLOPT_PATH_AS_IS, 1L);
-  } else {
-    option(CURLOPT_FOLLOWLOCATION, 1L);
-    option(CURLOPT_MAXREDIRS, kMaxRedirects);
-    option(CURLOPT_REDIR_PROTOCOLS_STR, secure ? "https" : "http,https");
+  curl_easy_reset(easy);
+  CurlSettings settings(easy);
+  set_common(settings, target_, target_.url, limits_, left, transfer.reason.data());
+  settings.set(CURLOPT_RANGE, range.c_str());
+  settings.set(CURLOPT_WRITEFUNCTION, &Transfer::on_body);
+  settings.set(CURLOPT_WRITEDATA, &transfer);
+  settings.set(CURLOPT_PRIVATE, &transfer);
+  settings.set(CURLOPT_BUFFERSIZE, kReceiveBuffer);
+  settings.set(CURLOPT_LOW_SPEED_LIMIT, 1L);
+  settings.set(CURLOPT_LOW_SPEED_TIME, static_cast<long>(limits_.stall.count()));
+  // Requests to a store follow nobody, who would get the token of the session.
+  if (!target_.is_store()) {
+    settings.set(CURLOPT_FOLLOWLOCATION, 1L);
+    settings.set(CURLOPT_MAXREDIRS, kMaxRedirects);
+    settings.set(CURLOPT_REDIR_PROTOCOLS_STR, secure ? "https" : "http,https");
   }
-  TRY(add_headers(transfer));
-  option(CURLOPT_HTTPHEADER, transfer.headers.get());
-  if (failed == CURLE_OK) return {};
-  return fail(ErrorKind::kUnsupported, "libcurl does not take a setting: {}",
-              curl_easy_strerror(failed));
-}
-
-// Conditions, and what the request is signed with. Keys are asked for at every try: they may have
-// been renewed.
-Result<void> RangeReader::add_headers(Transfer& transfer) {
   std::vector<std::string> lines;
   if (transfer.pin != nullptr) lines = transfer.pin->conditions();
-  if (target_.is_store()) {
-    if (const auto keys = TRY(target_.credentials->get())) {
-      CURL* const easy = transfer.easy.get();
-      const auto set = curl_options().set;
-      if (set(easy, CURLOPT_AWS_SIGV4, target_.signing.c_str()) != CURLE_OK ||
-          set(easy, CURLOPT_USERNAME, keys->key_id.c_str()) != CURLE_OK ||
-          set(easy, CURLOPT_PASSWORD, keys->secret.c_str()) != CURLE_OK) {
-        return fail(ErrorKind::kUnsupported, "libcurl signs no requests for S3 stores");
-      }
-      lines.push_back(fmt::format("x-amz-content-sha256: {}", kEmptyPayloadHash));
-      if (!keys->token.empty()) lines.push_back("x-amz-security-token: " + keys->token);
-    }
-  }
-  transfer.headers.reset();
-  for (const std::string& line : lines) {
-    curl_slist* const longer = curl_slist_append(transfer.headers.get(), line.c_str());
-    if (longer == nullptr) return fail(ErrorKind::kLimit, "no memory left");
-    (void)transfer.headers.release();
-    transfer.headers.reset(longer);
-  }
-  return {};
+  transfer.headers = TRY(set_fields(easy, target_, std::move(lines), kEmptyPayloadHash));
+  return settings.finish();
 }
 
 Result<void> RangeReader::take_finished(size_t& running, unsigned tries) {
@@ -374,13 +293,7 @@ Result<void> RangeReader::finish_refused(Transfer& transfer, const JudgedReply& 
 // What has come stays: the next try asks for the rest.
 Result<void> RangeReader::try_later(Transfer& transfer, unsigned tries, Error why) {
   const auto now = Clock::now();
-  milliseconds delay = limits_.first_delay;
-  for (unsigned i = 1; i < transfer.tries && delay < limits_.longest_delay; ++i) delay *= 2;
-  delay = with_jitter(std::min(delay, limits_.longest_delay));
-  curl_off_t stated = 0;  // seconds
-  curl_options().get(transfer.easy.get(), CURLINFO_RETRY_AFTER, &stated);
-  constexpr curl_off_t kMostStated = 3600;
-  delay = std::max<milliseconds>(delay, std::chrono::seconds(std::min(stated, kMostStated)));
+  const milliseconds delay = retry_delay(transfer.easy.get(), limits_, transfer.tries);
   // As long as each try brings some, only the time limits them.
   if (transfer.got_some) transfer.tries = 0;
   // Who is told to wait for longer than there is time tries once more when the time is nearly over.

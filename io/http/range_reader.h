@@ -39,7 +39,6 @@ class RangeReader {
   Result<void> start_due(size_t& running);
   Result<void> start(Transfer& transfer);
   Result<void> prepare(Transfer& transfer);
-  Result<void> add_headers(Transfer& transfer);
   Result<void> take_finished(size_t& running, unsigned tries);
   Result<void> finish(Transfer& transfer, CURLcode code, unsigned tries);
   Result<void> finish_refused(Transfer& transfer, const JudgedReply& reply, unsigned tries);

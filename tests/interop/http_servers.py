@@ -32,6 +32,7 @@ LOCATIONS = """
     location /elsewhere/ { return 302 file:///etc/passwd; }
     location /untagged/ { alias ROOT/; etag off; }
     location /unknown/ { alias ROOT/; etag off; add_header Last-Modified ""; }
+    location /put/     { alias ROOT/; dav_methods PUT; client_max_body_size 8m; }
     location /signed/  { if ($arg_signature != "s3cr3t") { return 403; } alias ROOT/; }
 """
 
@@ -173,6 +174,20 @@ class Request:
         if cut is not None:
             self.handler.close_connection = True
 
+    def body(self):
+        """All of the request's."""
+        file = self.handler.rfile
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return file.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while True:
+            size = int(file.readline(), 16)
+            parts.append(file.read(size))
+            if file.readline() != b"\r\n":
+                raise ConnectionError("a chunk that is cut")
+            if size == 0:
+                return b"".join(parts)
+
     def refuse(self, status, headers=(), body=b""):
         self.handler.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **dict(headers)}.items():
@@ -201,6 +216,8 @@ class Faulty:
                     outer.requests.append(request)
                 request.path = self.path
                 answer(request)
+
+            do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
 
             def log_message(self, *_):
                 pass

@@ -1,0 +1,297 @@
+#!/usr/bin/python3
+"""New objects on web servers and in S3 stores: all of it is there, or nothing is, whatever the server
+and the network do; requests are signed right, bodies included, and parts are sent again.
+
+usage: http_upload_test.py HTTP_OBJECT_PUT HTTP_SOURCE_DUMP [RULE...]
+"""
+import hashlib
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import urllib.parse
+
+import harness
+import http_servers
+import sigv4
+import swift_store
+from http_servers import faulty
+
+KIB, MIB = 1 << 10, 1 << 20
+SECRET = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
+TOKEN = "session/token+of=some=length"
+
+
+def content_of(size, seed=1):
+    return random.Random(seed).randbytes(size)
+
+
+def environment(**more):
+    kept = {name: value for name, value in os.environ.items()
+            if not name.startswith("AWS_") and not name.lower().endswith("_proxy")}
+    return {**kept, "HOME": "/nonexistent", **more}
+
+
+def run(command, content=b"", env=None):
+    done = subprocess.run(list(map(str, command)), input=content, capture_output=True, timeout=90,
+                          env=env or environment())
+    errors = done.stderr.decode(errors="replace")
+    assert not harness.SANITIZER_REPORT.search(errors), errors
+    for secret in (SECRET, TOKEN, swift_store.SECRET):
+        assert secret not in errors, errors
+    return done.returncode, done.stdout, errors
+
+
+def put(name, content, piece=100_000, expected=None, range_ms=20_000, give_up_at=None, env=None):
+    size = len(content) if expected is None else expected
+    more = [] if give_up_at is None else [give_up_at]
+    return run([PUT, name, size, piece, range_ms, *more], content, env)
+
+
+def put_all(name, content, **more):
+    status, _, errors = put(name, content, **more)
+    assert status == 0 and not errors, errors
+
+
+def refused(result, *words):
+    status, _, errors = result
+    assert status == 1 and errors.count("\n") == 1, (status, errors)
+    for word in words:
+        assert word in errors, (word, errors)
+
+
+def contents_of(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+# ---- web servers
+
+def rule_a_web_server_gets_all_of_it(folder):
+    with http_servers.nginx(folder) as web:
+        for size in (0, 1, 65536, 5 * MIB + 3):
+            for piece in (4096, 3 * MIB):
+                put_all(web.url(f"new{size}", "put"), content_of(size), piece=piece)
+                assert contents_of(os.path.join(web.root, f"new{size}")) == content_of(size)
+                os.unlink(os.path.join(web.root, f"new{size}"))
+
+
+def rule_what_is_unfinished_is_nothing(folder):
+    with http_servers.nginx(folder) as web:
+        old = content_of(MIB)
+        path = web.write("disk", old)
+        refused(put(web.url("disk", "put"), content_of(6 * MIB, 2), give_up_at=3 * MIB), "given up")
+        assert contents_of(path) == old
+        refused(put(web.url("new", "put"), content_of(6 * MIB, 2), give_up_at=MIB), "given up")
+        assert not os.path.exists(os.path.join(web.root, "new"))
+
+
+def rule_what_a_web_server_does_not_want_is_said(folder):
+    content = content_of(6 * MIB)
+    with http_servers.nginx(folder) as web:
+        url = web.url("new", "signed")
+        refused(put(url + "?signature=" + SECRET.replace("/", ""), content), url, "403")
+        refused(put(web.url("new"), content), "405", "takes no files")
+        refused(put(web.url("none/new", "put"), content), "500")
+        refused(put(web.url("new", "put"), content_of(9 * MIB)), "413", "too large")
+        refused(put(web.url("new", "moved"), content), "302", "elsewhere")
+        refused(put(f"http://127.0.0.1:{harness.free_port()}/new", content), "connect")
+    with faulty(lambda request: request.refuse(409)) as server:
+        refused(put(server.url, content), "409", "no such folder")
+
+
+def rule_a_web_server_that_is_cut_or_stalls_is_an_error(_):
+    content = content_of(6 * MIB)
+
+    def cut(request):
+        request.handler.rfile.read(MIB)
+        request.handler.close_connection = True
+    with faulty(cut) as server:
+        refused(put(server.url, content), server.url)
+
+    def silent(request):
+        request.body()
+        request.handler.close_connection = True
+    with faulty(silent) as server:
+        refused(put(server.url, content), server.url)
+
+    # More than sockets hold.
+    content = content_of(40 * MIB)
+
+    def stalls(request):
+        request.handler.rfile.read(MIB)
+        server.over.wait(60)
+    with faulty(stalls) as server:
+        refused(put(server.url, content, range_ms=4_000), "has taken nothing for 1 s")
+        server.over.set()
+
+
+# ---- stores
+
+class Store:
+    """Signs of life of an S3 store that judges every signature. `faults`: {number of the request: what
+    is done instead of answering}."""
+
+    def __init__(self, faults=None):
+        self.faults = faults or {}
+        self.objects, self.parts, self.aborted, self.log = {}, {}, [], []
+        self.most_at_once = self.at_once = 0
+        self.failure = None
+        self.lock = threading.Lock()
+
+    def __call__(self, request):
+        method = request.handler.command
+        body = request.body()
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        try:
+            sigv4.judge(SECRET, method, request.path, headers)
+            assert headers["x-amz-content-sha256"] == hashlib.sha256(body).hexdigest()
+            assert headers["x-amz-security-token"] == TOKEN
+        except (AssertionError, KeyError) as failure:
+            self.failure = failure
+            return request.refuse(400)
+        path, _, query = request.path.partition("?")
+        words = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
+        with self.lock:
+            number = len(self.log)
+            self.log.append((method, words.get("partNumber"), len(body)))
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            fault = self.faults.get(number)
+            if fault:
+                return fault(request)
+            return self.answer(request, method, path, words, body)
+        finally:
+            with self.lock:
+                self.at_once -= 1
+
+    UPLOAD = "a/b+c&d"
+
+    def answer(self, request, method, path, words, body):
+        if method == "POST" and "uploads" in words:
+            return request.refuse(200, {}, b"<R><UploadId>a/b+c&amp;d</UploadId></R>")
+        if method == "DELETE":
+            self.aborted.append(words["uploadId"])
+            return request.refuse(204)
+        if method == "PUT" and "partNumber" in words:
+            assert words["uploadId"] == self.UPLOAD, words
+            self.parts[int(words["partNumber"])] = body
+            return request.refuse(200, {"ETag": f'"{len(body)}&{words["partNumber"]}"'})
+        if method == "POST":
+            assert words["uploadId"] == self.UPLOAD, words
+            named = re.findall(rb"<PartNumber>(\d+)</PartNumber><ETag>&quot;(\d+)&amp;(\d+)&quot;<",
+                               body)
+            assert all(one == other for one, _, other in named), body
+            numbers = [int(one) for one, _, _ in named]
+            assert numbers == sorted(self.parts), numbers
+            self.objects[path] = b"".join(self.parts[one] for one in numbers)
+            return request.refuse(200, {}, b"<CompleteMultipartUploadResult/>")
+        self.objects[path] = body
+        return request.refuse(200, {"ETag": '"x"'})
+
+
+def keys_for(server):
+    return environment(AWS_ENDPOINT_URL=f"http://127.0.0.1:{server.port}",
+                       AWS_ACCESS_KEY_ID="AKIDEXAMPLE", AWS_SECRET_ACCESS_KEY=SECRET,
+                       AWS_SESSION_TOKEN=TOKEN)
+
+
+def rule_a_store_gets_all_of_it(_):
+    for size, requests in ((0, 1), (1, 1), (16 * MIB - 1, 1), (16 * MIB, 3), (70 * MIB + 5, 7)):
+        store = Store()
+        with faulty(store) as server:
+            put_all("s3://bucket/a b+c", content_of(size), piece=MIB, env=keys_for(server))
+        assert store.failure is None, repr(store.failure)
+        assert store.objects == {"/bucket/a%20b%2Bc": content_of(size)}, store.log
+        assert len(store.log) == requests, store.log
+        assert store.most_at_once <= 4
+
+
+def rule_parts_grow_with_what_is_expected(_):
+    store = Store()
+    with faulty(store) as server:
+        put_all("s3://bucket/x", content_of(50 * MIB), piece=MIB, expected=300 << 30,
+                env=keys_for(server))
+    sizes = sorted((one[2] for one in store.log if one[1]), reverse=True)
+    assert sizes == [35 * MIB, 15 * MIB], sizes
+
+
+def busy(request):
+    request.refuse(503, {"Retry-After": "0"})
+
+
+def cut(request):
+    request.handler.close_connection = True
+
+
+def rule_what_fails_in_a_store_is_tried_again(_):
+    content = content_of(40 * MIB)
+    for fault in (busy, cut):
+        for number in (0, 1, 2, 3, 4):  # begin, three parts, the end
+            store = Store({number: fault})
+            with faulty(store) as server:
+                put_all("s3://bucket/x", content, piece=MIB, env=keys_for(server))
+            assert store.objects == {"/bucket/x": content}, (number, store.log)
+
+
+def rule_a_store_that_does_not_take_it_keeps_nothing(_):
+    content = content_of(40 * MIB)
+
+    def denied(request):
+        request.refuse(403, {}, b"<Error><Code>AccessDenied</Code></Error>")
+
+    def no_parts(request):
+        request.refuse(200, {}, b"<Error><Code>InternalError</Code></Error>")
+
+    def no_tag(request):
+        request.refuse(200)
+    cases = (({0: denied}, ("403", "AccessDenied"), 0), ({2: denied}, ("403", "AccessDenied"), 1),
+             ({2: no_tag}, ("no ETag",), 1), ({0: no_parts}, ("no UploadId",), 0),
+             ({4: no_parts}, ("InternalError",), 1),
+             ({number: busy for number in range(2, 60)}, ("503", "tried"), None))
+    for faults, words, aborted in cases:
+        store = Store(faults)
+        with faulty(store) as server:
+            refused(put("s3://bucket/x", content, piece=MIB, env=keys_for(server)), "s3://bucket/x",
+                    *words)
+        assert not store.objects, store.log
+        assert aborted is None or len(store.aborted) == aborted, (words, store.log)
+    store = Store()
+    with faulty(store) as server:
+        refused(put("s3://bucket/x", content, piece=MIB, give_up_at=20 * MIB, env=keys_for(server)),
+                "given up")
+    assert store.aborted == [Store.UPLOAD] and not store.objects, store.log
+
+
+def rule_a_real_store_takes_objects(folder):
+    with swift_store.swift(folder) as store:
+        env = environment(**store.environment())
+        store.put("images")
+        for size in (5, 40 * MIB + 1):
+            name = f"s3://images/dir/a b+{size}"
+            put_all(name, content_of(size), piece=MIB, env=env)
+            status, out, errors = run([DUMP, "read", name, 20_000, 2, 3 * MIB], env=env)
+            assert status == 0, errors
+            assert out == content_of(size), "other bytes"
+        refused(put("s3://images/none", content_of(20 * MIB), give_up_at=17 * MIB, env=env),
+                "given up")
+        refused(run([DUMP, "read", "s3://images/none", 20_000, 1, MIB], env=env), "404")
+        refused(put("s3://no-such-bucket/x", b"x", env=env), "404", "NoSuchBucket")
+
+
+def main():
+    global PUT, DUMP
+    PUT, DUMP = sys.argv[1:3]
+    for name, rule in list(globals().items()):
+        if not name.startswith("rule_") or (sys.argv[3:] and name not in sys.argv[3:]):
+            continue
+        print(name, flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            rule(folder)
+
+
+main()
