@@ -104,6 +104,12 @@ class Source {
   // was opened. May block.
   virtual bool was_replaced() const { return false; }
 
+  // What the bytes are, beyond this process and this machine: the same string (with the same size)
+  // means the same bytes, for ever. So everything is in it that the content depends on, an address
+  // and a version or a strong ETag, say, and no password: it is stored and shown. nullopt when
+  // nobody vouches for that; then nothing that is read may be kept for longer than this source.
+  virtual std::optional<std::string> content_id() const { return std::nullopt; }
+
   // nullopt for what is no file.
   virtual std::optional<FileIdentity> identity() const { return std::nullopt; }
 };

@@ -1,0 +1,184 @@
+#include "io/cache/cache_directory.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <memory>
+#include <unordered_map>
+
+#include "io/bytes.h"
+
+namespace underlay {
+namespace {
+
+constexpr const char* kUsageFile = "usage";
+constexpr uint64_t kBlockUnit = 512;  // of stat's st_blocks
+
+// Others hold the lock while they count and evict.
+constexpr std::chrono::milliseconds kUsageTime{5'000};
+
+struct CloseFolder {
+  void operator()(DIR* folder) const { ::closedir(folder); }
+};
+
+Failure in_folder(Failure failure, const std::string& path) {
+  return in_file(std::move(failure), path);
+}
+
+bool is_forbidden(int error) { return error == EROFS || error == EACCES || error == EPERM; }
+
+}  // namespace
+
+CacheDirectory::CacheDirectory(UniqueFd fd, std::string path, uint64_t limit)
+    : fd_(std::move(fd)), path_(std::move(path)), limit_(limit) {}
+
+Result<std::unique_ptr<CacheDirectory>> CacheDirectory::open(const std::string& path,
+                                                             uint64_t limit) {
+  if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
+    const int error = errno;
+    struct stat status;
+    if (::stat(path.c_str(), &status) != 0) {
+      return in_folder(fail_errno(error, "cannot make the cache's folder"), path);
+    }
+  }
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!fd.valid()) return in_folder(fail_errno(errno, "cannot open the cache's folder"), path);
+  std::unique_ptr<CacheDirectory> directory(new CacheDirectory(std::move(fd), path, limit));
+  directory->usage_.reset(
+      ::openat(directory->fd(), kUsageFile, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (directory->usage_.valid()) {
+    TRY(directory->trim(limit));
+  } else if (!is_forbidden(errno)) {
+    return in_folder(fail_errno(errno, "cannot write to the cache's folder"), path);
+  }
+  return directory;
+}
+
+Result<FileLock> CacheDirectory::lock_usage() const {
+  FileLock lock = FileLock::take(usage_.get(), 0, 1, kUsageTime);
+  if (lock.held()) return lock;
+  return in_folder(fail(ErrorKind::kIo,
+                        "another process holds the cache's lock (usage) for too "
+                        "long, or the file system has no locks"),
+                   path_);
+}
+
+// As two numbers, each the other's complement: a file that was never written, or torn, is not taken
+// for a number. Then all is taken to be full, and counted.
+Result<uint64_t> CacheDirectory::read_usage() const {
+  std::array<std::byte, 16> bytes{};
+  const ssize_t got = ::pread(usage_.get(), bytes.data(), bytes.size(), 0);
+  if (got < 0) return in_folder(fail_errno(errno, "cannot read the file \"usage\""), path_);
+  const uint64_t used = load_be<uint64_t>(bytes, 0);
+  return used == ~load_be<uint64_t>(bytes, 8) ? used : limit_;
+}
+
+Result<void> CacheDirectory::write_usage(uint64_t used) const {
+  std::array<std::byte, 16> bytes{};
+  store_be<uint64_t>(bytes, 0, used);
+  store_be<uint64_t>(bytes, 8, ~used);
+  const ssize_t put = ::pwrite(usage_.get(), bytes.data(), bytes.size(), 0);
+  if (put == static_cast<ssize_t>(bytes.size())) return {};
+  return in_folder(fail_errno(put < 0 ? errno : ENOSPC, "cannot write the file \"usage\""), path_);
+}
+
+Result<CacheDirectory::Room> CacheDirectory::make_room(uint64_t bytes) {
+  Room room;
+  if (!is_writable() || bytes > limit_) return room;
+  const std::lock_guard guard(mutex_);
+  const FileLock lock = TRY(lock_usage());
+  uint64_t used = TRY(read_usage());
+  if (!range_within(used, bytes, limit_)) {
+    used = TRY(evict_to(limit_ - std::min(limit_, std::max(bytes, limit_ / kSlackShare))));
+    room.evicted = true;
+  }
+  if (range_within(used, bytes, limit_)) {
+    used += bytes;
+    room.is_there = true;
+  }
+  TRY(write_usage(used));
+  return room;
+}
+
+Result<uint64_t> CacheDirectory::trim(uint64_t bytes) {
+  if (!is_writable()) {
+    return in_folder(fail(ErrorKind::kDenied, "the cache's folder cannot be written to"), path_);
+  }
+  const std::lock_guard guard(mutex_);
+  const FileLock lock = TRY(lock_usage());
+  const uint64_t used = TRY(evict_to(bytes));
+  TRY(write_usage(used));
+  return used;
+}
+
+Result<std::vector<CacheDirectory::File>> CacheDirectory::files() const {
+  // An own description: who lists moves its position.
+  const int fd = ::openat(fd_.get(), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const std::unique_ptr<DIR, CloseFolder> folder(fd < 0 ? nullptr : ::fdopendir(fd));
+  if (!folder) {
+    const int error = errno;
+    if (fd >= 0) ::close(fd);
+    return in_folder(fail_errno(error, "cannot list the cache's folder"), path_);
+  }
+  std::vector<File> all;
+  errno = 0;
+  while (const dirent* entry = ::readdir(folder.get())) {
+    struct stat status;
+    if (parse_cache_file_name(entry->d_name) &&
+        ::fstatat(fd_.get(), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0) {
+      all.push_back(
+          {.name = entry->d_name,
+           .bytes = static_cast<uint64_t>(status.st_blocks) * kBlockUnit,
+           .used_ns = int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec});
+    }
+    errno = 0;
+  }
+  if (errno != 0) return in_folder(fail_errno(errno, "cannot list the cache's folder"), path_);
+  return all;
+}
+
+// Under the lock.
+Result<uint64_t> CacheDirectory::evict_to(uint64_t bytes) {
+  std::vector<File> all = TRY(files());
+  uint64_t used = 0;
+  for (const File& file : all) used += file.bytes;
+  if (used <= bytes) return used;
+  std::ranges::sort(all, {}, &File::used_ns);
+  for (const File& file : all) {
+    if (used <= bytes) break;
+    if (::unlinkat(fd_.get(), file.name.c_str(), 0) != 0 && errno != ENOENT) {
+      return in_folder(fail_errno(errno, "cannot remove the file \"{}\"", file.name), path_);
+    }
+    used -= file.bytes;
+  }
+  return used;
+}
+
+Result<CacheContents> CacheDirectory::contents() const {
+  CacheContents contents;
+  std::unordered_map<std::string, size_t> places;
+  for (const File& file : TRY(files())) {
+    contents.bytes += file.bytes;
+    const auto name = parse_cache_file_name(file.name);
+    if (!name) continue;
+    const auto [place, is_new] = places.try_emplace(name->object, contents.objects.size());
+    if (is_new) contents.objects.push_back({.facts = {}, .name = name->object});
+    CachedObject& object = contents.objects[place->second];
+    object.bytes += file.bytes;
+    object.last_use = std::max(object.last_use, file.used_ns / 1'000'000'000);
+    if (name->is_boot || !object.facts.id.empty()) continue;
+    const UniqueFd fd(::openat(fd_.get(), file.name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    GroupHeader header{};
+    if (::pread(fd.get(), header.data(), header.size(), 0) != ssize_t{header.size()}) continue;
+    if (const auto facts = read_group_header(header)) object.facts = *facts;
+  }
+  std::ranges::sort(contents.objects, std::ranges::greater(), &CachedObject::last_use);
+  return contents;
+}
+
+}  // namespace underlay

@@ -1,0 +1,81 @@
+// The folder of the cache, which any number of processes share: how many bytes it has, and who goes
+// when they are too many.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "io/cache/file_lock.h"
+#include "io/cache/group_layout.h"
+#include "io/error.h"
+#include "io/unique_fd.h"
+
+namespace underlay {
+
+// What the cache has of one object.
+struct CachedObject {
+  ObjectFacts facts;     // the id is "" when no header can be read
+  std::string name;      // of its files
+  uint64_t bytes = 0;    // on disk
+  int64_t last_use = 0;  // seconds since 1970
+};
+
+struct CacheContents {
+  uint64_t bytes = 0;                 // on disk, of all files
+  std::vector<CachedObject> objects;  // the last used first
+};
+
+// Thread-safe. The file "usage" in the folder holds how many bytes all files have, as far as it was
+// told; what a crash makes of it is mended whenever the files are counted: when the folder is
+// opened, and when something is evicted.
+class CacheDirectory {
+ public:
+  // Makes the folder if it is not there (kUsage when that cannot be done), and counts what is in
+  // it. In a folder that cannot be written to, is_writable() is false. `limit`: bytes.
+  static Result<std::unique_ptr<CacheDirectory>> open(const std::string& path, uint64_t limit);
+
+  int fd() const { return fd_.get(); }
+  const std::string& path() const { return path_; }
+  uint64_t limit() const { return limit_; }
+  bool is_writable() const { return usage_.valid(); }
+
+  struct Room {
+    bool is_there = false;
+    bool evicted = false;  // files that are open may be among what went
+  };
+  // Sets `bytes` aside for what the caller is about to write; evicts what was not used for longest
+  // when the limit would be passed. May block.
+  Result<Room> make_room(uint64_t bytes);
+
+  // Evicts until at most `bytes` are left; the bytes that are. May block.
+  Result<uint64_t> trim(uint64_t bytes);
+
+  // Reads a header for each object. May block.
+  Result<CacheContents> contents() const;
+
+  // What is evicted beyond the need, so that counting is rare: an eighth of the limit.
+  static constexpr uint64_t kSlackShare = 8;
+
+ private:
+  struct File {
+    std::string name;
+    uint64_t bytes = 0;
+    int64_t used_ns = 0;  // since 1970
+  };
+  CacheDirectory(UniqueFd fd, std::string path, uint64_t limit);
+  Result<std::vector<File>> files() const;
+  Result<uint64_t> evict_to(uint64_t bytes);
+  Result<FileLock> lock_usage() const;
+  Result<uint64_t> read_usage() const;
+  Result<void> write_usage(uint64_t bytes) const;
+
+  UniqueFd fd_;
+  std::string path_;
+  uint64_t limit_;
+  std::mutex mutex_;  // FileLock does not keep threads apart
+  UniqueFd usage_;    // none: nothing may be written
+};
+
+}  // namespace underlay
