@@ -1,0 +1,51 @@
+// Threads that fetch what nobody waits for yet, and close what was evicted.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "io/cache/cached_source.h"
+
+namespace underlay {
+
+// Thread-safe.
+class BackgroundFetches final : public AheadFetcher {
+ public:
+  // `cache` outlives it.
+  explicit BackgroundFetches(DiskCache& cache) : cache_(cache) {}
+  // What is queued is dropped; waits for requests that are under way.
+  ~BackgroundFetches() override;
+
+  // Starts the threads; until then all hints are dropped. REQUIRES: not called before.
+  void start();
+
+  void fetch_ahead(const std::weak_ptr<const CachedSource>& source, uint64_t first,
+                   uint64_t count) override;
+
+  static constexpr unsigned kThreads = 3;
+  static constexpr size_t kMaxQueued = 64;
+
+ private:
+  struct Job {
+    std::weak_ptr<const CachedSource> source;
+    uint64_t first = 0;  // blocks
+    uint64_t count = 0;
+  };
+  void work();
+  void keep();
+  Job next_piece();
+
+  DiskCache& cache_;
+  std::mutex mutex_;  // of what follows
+  std::condition_variable wake_;
+  std::deque<Job> queue_;
+  bool started_ = false;
+  bool ending_ = false;
+  std::vector<std::thread> threads_;  // not under the mutex
+};
+
+}  // namespace underlay

@@ -1,0 +1,34 @@
+#include "io/cache/flights.h"
+
+#include "io/cache/group_layout.h"
+
+namespace underlay {
+
+Flights::Joined Flights::join(uint64_t object, uint64_t first, unsigned count) {
+  std::unique_lock lock(mutex_);
+  if (const auto other = flights_.find({object, first}); other != flights_.end()) {
+    const std::shared_ptr<Flight> flight = other->second;
+    flight->ended_.wait(lock, [&] { return flight->is_over_; });
+    return {.own = nullptr,
+            .bytes = flight->bytes_,
+            .skip = static_cast<size_t>((first - flight->first_) * kCacheBlock)};
+  }
+  auto flight = std::make_shared<Flight>();
+  flight->object_ = object;
+  flight->first_ = first;
+  while (flight->count_ < count &&
+         flights_.try_emplace({object, first + flight->count_}, flight).second) {
+    ++flight->count_;
+  }
+  return {.own = std::make_unique<Own>(*this, std::move(flight)), .bytes = nullptr, .skip = 0};
+}
+
+void Flights::end(Flight& flight, std::shared_ptr<const Buffer> bytes) {
+  const std::lock_guard lock(mutex_);
+  for (unsigned i = 0; i < flight.count_; ++i) flights_.erase({flight.object_, flight.first_ + i});
+  flight.is_over_ = true;
+  flight.bytes_ = std::move(bytes);
+  flight.ended_.notify_all();
+}
+
+}  // namespace underlay
