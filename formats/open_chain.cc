@@ -47,7 +47,17 @@ class FilesOfImages final : public NamedFiles {
   const NamedFiles& files_;
 };
 
-Result<OpenedFile> open_named_by_operator(const std::string& path, FileSharing sharing) {
+Result<OpenedFile> open_remote(const std::string& uri, const Caches& caches) {
+  OpenedFile file;
+  file.source = TRY(open_nbd_source(uri));
+  if (caches.remote) file.source = caches.remote->wrap(std::move(file.source));
+  file.path = uri;
+  return file;
+}
+
+Result<OpenedFile> open_named_by_operator(const std::string& path, FileSharing sharing,
+                                          const Caches& caches) {
+  if (names_nbd_export(path)) return open_remote(path, caches);
   OpenedFile file;
   file.source = TRY(open_source(path, sharing));
   file.path = TRY(with_resolved_folder(path));
@@ -163,7 +173,7 @@ class ChainOpener {
   Result<OpenedFile> open_parent(const std::string& child, const std::vector<std::string>& names) {
     for (const ParentPath& stated : options_.parents) {
       if (!TRY(is_meant(stated.child, child))) continue;
-      auto opened = open_named_by_operator(stated.path, options_.sharing);
+      auto opened = open_named_by_operator(stated.path, options_.sharing, caches_);
       if (!opened) {
         return with_context(missing_named_file(std::move(opened).error()), "--parent: ");
       }
@@ -286,14 +296,14 @@ Result<ContainedImage> open_top_file(const std::string& path, const OpenOptions&
   // In a URL, '#' stands in no name of a file.
   const bool is_url = is_remote_name(path) && !is_s3_name(path);
   if (const auto split = split_member_path(path); split && is_url) {
-    return look_into(TRY(open_named_by_operator(split->file, options.sharing)), options.format,
-                     split->member, caches);
+    return look_into(TRY(open_named_by_operator(split->file, options.sharing, caches)),
+                     options.format, split->member, caches);
   }
-  auto top = open_named_by_operator(path, options.sharing);
+  auto top = open_named_by_operator(path, options.sharing, caches);
   if (top) return look_into(*std::move(top), options.format, "", caches);
   if (const auto split = split_member_path(path);
       split && top.error().kind == ErrorKind::kNotFound) {
-    if (auto archive = open_named_by_operator(split->file, options.sharing)) {
+    if (auto archive = open_named_by_operator(split->file, options.sharing, caches)) {
       return look_into(*std::move(archive), options.format, split->member, caches);
     }
   }

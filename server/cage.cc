@@ -73,7 +73,10 @@ Result<CageReport> enter_cage(const CagePlan& plan) {
     return fail_errno(errno, "cannot set no_new_privs");
   }
   LandlockRights rights{
-      .readable = plan.folders, .removed_from = folders_of(plan.removed), .ports = plan.ports};
+      .readable = plan.folders,
+      .removed_from = folders_of(plan.removed),
+      .written = plan.written,
+      .ports = plan.ports};
   // What the kernel says of its devices.
   if (plan.kernel_device) rights.readable.emplace_back("/sys");
   rights.readable.insert(rights.readable.end(), plan.system_files.begin(), plan.system_files.end());
@@ -85,6 +88,7 @@ Result<CageReport> enter_cage(const CagePlan& plan) {
     report.missing.emplace_back("Landlock (Linux 5.13, and landlock in lsm=)");
   }
   TRY(allow_only({.opens_files = !plan.folders.empty() || plan.connects(),
+                  .writes_files = !plan.written.empty(),
                   .connects = plan.connects(),
                   .removes_files = !plan.removed.empty(),
                   .kernel_device = plan.kernel_device}));

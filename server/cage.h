@@ -1,8 +1,8 @@
 // The cage: what is left to a server that has opened all it needs. Whoever gets hold of it by a
 // hostile image or client finds that it can answer clients, read the files that are open, and,
-// with --directory, open more of that folder; it runs no programs, opens no connections (but those
-// to the ports of the servers that images lie on), changes no file, sees no other process, and is
-// no other user.
+// with --directory, open more of that folder, and, with --cache-dir, write to that one; it runs no
+// programs, opens no connections (but those to the ports of the servers that images lie on),
+// changes no other file, sees no other process, and is no other user.
 //
 //   capabilities   all dropped but those that reading needs
 //   no_new_privs   no program could bring them back
@@ -22,6 +22,7 @@ namespace underlay {
 
 struct CagePlan {
   std::vector<std::string> folders;  // whose files may still be opened for reading
+  std::vector<std::string> written;  // folders whose files may be made, written and removed
   // To read from servers: files and folders of the system, and the TCP ports of these servers.
   std::vector<std::string> system_files;
   std::vector<uint16_t> ports;

@@ -5,6 +5,7 @@
 
 #include "io/http/remote_name.h"
 #include "io/http/remote_needs.h"
+#include "io/nbd_source.h"
 
 namespace underlay {
 namespace {
@@ -31,7 +32,7 @@ class Folders {
   }
   // Where the name stands, and where it leads.
   void add_folder_of(const std::string& file) {
-    if (file.empty() || is_remote_name(file)) return;
+    if (file.empty() || is_remote_name(file) || names_nbd_export(file)) return;
     std::error_code error;
     const fs::path path = fs::absolute(file, error);
     add(folder_of(path));
@@ -78,6 +79,11 @@ CagePlan cage_plan(const Options& options) {
   }
   if (is_live(options)) add_of_live_server(options, folders);
   plan.folders = folders.take();
+  if (!options.cache_dir.empty()) {
+    Folders written;
+    written.add(options.cache_dir);
+    plan.written = written.take();
+  }
   if (const auto names = remote_names(options); !names.empty()) {
     // What is no URL is told by whoever opens it.
     if (auto needs = needs_of(names)) {

@@ -44,6 +44,7 @@ uint64_t fingerprint_of(const Disk& disk, std::string_view snapshot,
       print.add(identity.device);
       print.add(identity.inode);
       if (identity.start != 0) print.add(identity.start);
+      if (!source->identity()) print.add(source->name());
     }
   }
   for (const ExportedBitmap& bitmap : bitmaps) print.add(bitmap.name);

@@ -101,6 +101,12 @@ Result<void> restrict_by_landlock(const LandlockRights& rights) {
   for (const std::string& folder : rights.removed_from) {
     TRY(allow(ruleset, folder, LANDLOCK_ACCESS_FS_REMOVE_FILE));
   }
+  for (const std::string& folder : rights.written) {
+    TRY(allow(ruleset, folder,
+              LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR |
+                  LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG |
+                  LANDLOCK_ACCESS_FS_REMOVE_FILE));
+  }
   for (const uint16_t port : rights.ports) {
     if (version >= 4) TRY(allow_port(ruleset, port));
   }

@@ -12,6 +12,7 @@ namespace underlay {
 struct LandlockRights {
   std::vector<std::string> readable;      // folders, whose files may be read; or files
   std::vector<std::string> removed_from;  // folders: files in them may be removed
+  std::vector<std::string> written;       // folders: files in them may be made, written and removed
   std::vector<uint16_t> ports;            // TCP: that may be connected to
 };
 

@@ -13,6 +13,7 @@
 #include "io/http/read_windows.h"
 #include "server/limits.h"
 #include "server/nbd_protocol.h"
+#include "server/options.h"
 
 namespace underlay {
 namespace {
@@ -68,6 +69,7 @@ std::string limits_text() {
   heading("Images");
   line("unpacked clusters in memory", bytes(caches.clusters), "--cluster-cache");
   line("tables of images in memory", bytes(caches.tables), "--table-cache");
+  line("files of images on other machines", bytes(Options{}.cache_size), "--cache-size");
   line("images in a chain", kMaxChainDepth, "the image is refused");
   line("dirty bitmaps of an export (-B)", limits::kDirtyBitmaps, "they are refused");
   line("block of a compressed file", bytes(kMaxPackedBlock), "the file is refused");

@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "formats/load_ahead.h"
+#include "io/cache/remote_cache.h"
 #include "io/confined_open.h"
 #include "io/journal.h"
 #include "io/log.h"
@@ -62,6 +63,17 @@ Result<void> open_exports(const Options& options, const NamedFiles& files, Cache
     return in_file(fail(ErrorKind::kUsage, "--directory must name a folder"), options.directory);
   }
   return {};
+}
+
+// Null without --cache-dir.
+Result<std::shared_ptr<RemoteCache>> open_remote_cache(const Options& options,
+                                                       const std::optional<ServiceUser>& user,
+                                                       Log& log) {
+  if (options.cache_dir.empty()) return nullptr;
+  RemoteCache::Config config{.disk = {.path = options.cache_dir, .limit = options.cache_size},
+                             .immutable = options.cache_immutable};
+  if (user) config.disk.owner = CacheOwner{.user = user->user, .group = user->group};
+  return std::shared_ptr<RemoteCache>(TRY(RemoteCache::open(config, log)));
 }
 
 unsigned core_count() { return std::max(1u, std::thread::hardware_concurrency()); }
@@ -243,6 +255,7 @@ Result<void> serve(const StartedProgram& program, std::vector<ListenSocket> inhe
   if (!options.device.empty()) device.emplace(TRY(KernelDevice::prepare(options)));
   const Confinement files = TRY(Confinement::create(options.allow_paths, options.sharing));
   Caches caches(options.caches);
+  caches.remote = TRY(open_remote_cache(options, user, log));
   std::string directory;
   if (!options.directory.empty()) directory = TRY(with_resolved_folder(options.directory + "/"));
   ExportCatalog catalog({.path = directory,
@@ -283,6 +296,7 @@ Result<void> serve(const StartedProgram& program, std::vector<ListenSocket> inhe
                     .caches = caches,
                     .log = log});
   TRY(give_up_rights(options, user, cage, log));
+  if (caches.remote) caches.remote->start();
   const auto metrics = TRY(MetricsServer::start(std::move(metrics_sockets), [&] {
     return metrics_text(catalog, caches, server->metrics());
   }));
@@ -390,6 +404,7 @@ void fill_standard_descriptors() {
 int main(int argc, char** argv) {
   underlay::mark_if_root_may_depend_on_us(argv);
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a cache that may not grow is no reason to end
   underlay::fill_standard_descriptors();
   try {
     return underlay::run(std::vector<std::string>(argv + 1, argv + argc));

@@ -58,6 +58,10 @@ constexpr std::array kRules = {
     OptionRule{.name = "parent", .takes_value = true, .repeat = Repeat::kEach, .own = true},
     OptionRule{.name = "reader", .takes_value = true, .own = true},
     OptionRule{.name = "config", .takes_value = true, .repeat = Repeat::kOnce, .own = true},
+    OptionRule{.name = "cache-dir", .takes_value = true, .own = true},
+    OptionRule{.name = "cache-size", .takes_value = true, .own = true},
+    OptionRule{
+        .name = "cache-immutable", .takes_value = true, .repeat = Repeat::kEach, .own = true},
     OptionRule{.name = "cluster-cache", .takes_value = true, .own = true},
     OptionRule{.name = "table-cache", .takes_value = true, .own = true},
     OptionRule{.name = "threads", .takes_value = true, .own = true},

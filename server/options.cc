@@ -10,6 +10,7 @@
 #include "formats/options/image_opts.h"
 #include "formats/options/option_values.h"
 #include "formats/snapshot_choice.h"
+#include "io/nbd_source.h"
 #include "server/limits.h"
 #include "server/limits_text.h"
 #include "server/option_rules.h"
@@ -25,6 +26,7 @@ constexpr unsigned kMaxPoll = 1000;       // microseconds; a sleep costs less th
 constexpr unsigned kMaxSlow = 3'600'000;  // milliseconds
 constexpr uint64_t kMinCacheBytes = 1ull << 20;
 constexpr uint64_t kMaxCacheBytes = 1ull << 40;
+constexpr uint64_t kMinDiskCacheBytes = 16ull << 20;  // some groups of blocks
 
 // A whole number as strtoull(3) reads it with base 0, which is how qemu-nbd reads numbers: 0x is
 // hexadecimal, a leading 0 octal. No sign, no spaces, no suffix.
@@ -53,21 +55,8 @@ Result<uint64_t> number_within(std::string_view option, const std::string& text,
   return *value;
 }
 
-// A decimal number of bytes with a suffix K, M or G (or none).
 Result<uint64_t> cache_bytes(std::string_view option, const std::string& text) {
-  std::string_view digits = text;
-  unsigned shift = 0;
-  if (digits.ends_with('K') || digits.ends_with('k')) shift = 10;
-  if (digits.ends_with('M') || digits.ends_with('m')) shift = 20;
-  if (digits.ends_with('G') || digits.ends_with('g')) shift = 30;
-  if (shift != 0) digits.remove_suffix(1);
-  const auto number = parse_number(digits);
-  const auto bytes = number ? checked_mul(*number, uint64_t{1} << shift) : std::nullopt;
-  if (!bytes || *bytes < kMinCacheBytes || *bytes > kMaxCacheBytes) {
-    return fail(ErrorKind::kUsage, "{}: \"{}\" is no size from {}M to {}G (suffixes K, M, G)",
-                option, printable(text, 80), kMinCacheBytes >> 20, kMaxCacheBytes >> 30);
-  }
-  return *bytes;
+  return parse_bytes(option, text, kMinCacheBytes, kMaxCacheBytes);
 }
 
 Result<void> check_refused(const GivenOptions& given) {
@@ -139,8 +128,10 @@ Result<ExportOption> make_export(const GivenOptions& given, std::span<const Secr
     made.path = std::move(opts.path);
     made.open = std::move(opts.open);
   } else {
-    made.path = TRY(plain_file_name(image));
-    made.open.format = given.last_or("format", "");
+    // What the bytes of an export are, nobody guesses: the server has unpacked them, mostly.
+    const bool is_export = names_nbd_export(image);
+    made.path = is_export ? image : TRY(plain_file_name(image));
+    made.open.format = given.last_or("format", is_export ? kRawFormat : "");
   }
   if (given.flag("force-share")) made.open.sharing = FileSharing::kAnyWriter;
   if (given.has("load-snapshot")) made.open.image.snapshot = given.last("load-snapshot");
@@ -267,6 +258,24 @@ Result<std::string> socket_path(const GivenOptions& given, std::string_view name
               printable(path, 200));
 }
 
+// The cache of images on other machines.
+Result<void> read_cache(const GivenOptions& given, Options& options) {
+  options.cache_dir = given.last_or("cache-dir", "");
+  if (given.has("cache-dir") && options.cache_dir.empty()) {
+    return fail(ErrorKind::kUsage, "--cache-dir: the folder's name is empty");
+  }
+  for (const char* name : {"cache-size", "cache-immutable"}) {
+    if (!given.has(name) || !options.cache_dir.empty()) continue;
+    return fail(ErrorKind::kUsage, "--{} is about --cache-dir DIR, and there is none", name);
+  }
+  if (given.has("cache-size")) {
+    options.cache_size = TRY(
+        parse_bytes("--cache-size", given.last("cache-size"), kMinDiskCacheBytes, kMaxCacheBytes));
+  }
+  options.cache_immutable = given.each("cache-immutable");
+  return {};
+}
+
 Result<void> read_service(const GivenOptions& given, Options& options) {
   constexpr uint64_t kMaxClients = std::numeric_limits<int>::max();
   options.max_clients =
@@ -296,6 +305,7 @@ Result<void> read_service(const GivenOptions& given, Options& options) {
   if (given.has("table-cache")) {
     options.caches.tables = TRY(cache_bytes("--table-cache", given.last("table-cache")));
   }
+  TRY(read_cache(given, options));
   options.metrics = given.last_or("metrics", "");
   if (given.has("metrics") && options.metrics.empty()) {
     return fail(ErrorKind::kUsage, "--metrics: the address is empty");
@@ -386,6 +396,7 @@ Result<void> read_sandbox_test(const GivenOptions& given, Options& options) {
   }
   options.directory = given.last_or("directory", "");
   options.allow_paths = given.each("allow-path");
+  options.cache_dir = given.last_or("cache-dir", "");
   options.sandbox = true;
   return is_cage_possible() ? Result<void>()
                             : fail(ErrorKind::kUnsupported,
@@ -394,6 +405,23 @@ Result<void> read_sandbox_test(const GivenOptions& given, Options& options) {
 }
 
 }  // namespace
+
+Result<uint64_t> parse_bytes(std::string_view option, const std::string& text, uint64_t least,
+                             uint64_t most) {
+  std::string_view digits = text;
+  unsigned shift = 0;
+  if (digits.ends_with('K') || digits.ends_with('k')) shift = 10;
+  if (digits.ends_with('M') || digits.ends_with('m')) shift = 20;
+  if (digits.ends_with('G') || digits.ends_with('g')) shift = 30;
+  if (shift != 0) digits.remove_suffix(1);
+  const auto number = parse_number(digits);
+  const auto bytes = number ? checked_mul(*number, uint64_t{1} << shift) : std::nullopt;
+  if (!bytes || *bytes < least || *bytes > most) {
+    return fail(ErrorKind::kUsage, "{}: \"{}\" is no size from {}M to {}G (suffixes K, M, G)",
+                option, printable(text, 80), least >> 20, most >> 30);
+  }
+  return *bytes;
+}
 
 Result<CommandLine> parse_command_line(const std::vector<std::string>& arguments) {
   return parse_command_line(TRY(GivenOptions::read(arguments)));

@@ -59,16 +59,19 @@ struct Options {
   std::optional<AuthzObject> tls_authz;  // --tls-authz
 
   // How.
-  unsigned max_clients = 1;          // -e; 0 = as many as the server's own limit allows
-  bool persistent = false;           // -t
-  bool fork = false;                 // --fork
-  std::string pid_file;              // --pid-file, "" = none
-  bool verbose = false;              // -v
-  LogTarget log = LogTarget::kAuto;  // --log
-  Caches::Budget caches;             // --cluster-cache, --table-cache
-  std::string handover;              // --handover: absolute path, "" = none
-  std::string control;               // --control: absolute path, "" = none
-  std::string config;                // --config, "" = none
+  unsigned max_clients = 1;                  // -e; 0 = as many as the server's own limit allows
+  bool persistent = false;                   // -t
+  bool fork = false;                         // --fork
+  std::string pid_file;                      // --pid-file, "" = none
+  bool verbose = false;                      // -v
+  LogTarget log = LogTarget::kAuto;          // --log
+  Caches::Budget caches;                     // --cluster-cache, --table-cache
+  std::string cache_dir;                     // --cache-dir, "" = none
+  uint64_t cache_size = 10ull << 30;         // --cache-size, bytes
+  std::vector<std::string> cache_immutable;  // --cache-immutable
+  std::string handover;                      // --handover: absolute path, "" = none
+  std::string control;                       // --control: absolute path, "" = none
+  std::string config;                        // --config, "" = none
   std::string take_over;             // --take-over: as handover; then the address is not used
   OnError on_error = OnError::kEio;  // --on-error
   std::string metrics;               // --metrics: PATH or HOST:PORT, "" = none
@@ -90,6 +93,10 @@ struct CommandLine {
   Options options;   // kServe, kListExports; of kDisconnect only the device
   std::string text;  // kPrintAndExit (-h, -V): what to print
 };
+
+// A number of bytes with a suffix K, M or G (or none), from `least` to `most`, which are whole MiB.
+Result<uint64_t> parse_bytes(std::string_view option, const std::string& text, uint64_t least,
+                             uint64_t most);
 
 // Parses `arguments` (without the program's name). Options that qemu-nbd has and this program does
 // not serve (-s, -P, ...) fail with a line that says so: kUnsupported. Everything

@@ -163,9 +163,14 @@ Result<void> allow_only(const SystemCallPlan& plan) {
   // Signals to itself: abort(), and the end that it gives itself.
   filter.allow(SCMP_SYS(kill), argument(0, SCMP_CMP_EQ, static_cast<uint64_t>(::getpid())));
   filter.allow(SCMP_SYS(tgkill), argument(0, SCMP_CMP_EQ, static_cast<uint64_t>(::getpid())));
-  if (plan.opens_files || plan.kernel_device) {
+  if (plan.writes_files) {
+    for (const int call : {SCMP_SYS(openat), SCMP_SYS(pwrite64), SCMP_SYS(utimensat)}) {
+      filter.allow(call);
+    }
+  }
+  if (plan.opens_files || plan.writes_files || plan.kernel_device) {
     constexpr uint64_t kWriting = O_ACCMODE | O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY);
-    filter.allow(SCMP_SYS(openat), without(2, kWriting));
+    if (!plan.writes_files) filter.allow(SCMP_SYS(openat), without(2, kWriting));
     filter.allow(SCMP_SYS(openat2));  // its flags cannot be seen; Landlock lets nothing be written
     filter.allow(SCMP_SYS(getdents64));
     filter.allow(SCMP_SYS(ioctl), argument(1, SCMP_CMP_EQ, BLKGETSIZE64));
@@ -180,7 +185,7 @@ Result<void> allow_only(const SystemCallPlan& plan) {
     filter.allow(SCMP_SYS(sendmmsg));
     filter.allow(SCMP_SYS(ioctl), argument(1, SCMP_CMP_EQ, FIONREAD));
   }
-  if (plan.removes_files) {
+  if (plan.removes_files || plan.writes_files) {
     filter.allow(SCMP_SYS(unlink));
     filter.allow(SCMP_SYS(unlinkat));
   }

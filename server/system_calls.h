@@ -7,6 +7,7 @@ namespace underlay {
 
 struct SystemCallPlan {
   bool opens_files = false;    // for reading only
+  bool writes_files = false;   // makes and removes them; which ones is Landlock's business
   bool connects = false;       // to servers on the Internet, whose names are looked up
   bool removes_files = false;  // when it ends
   bool kernel_device = false;  // -c: messages to the kernel over sockets that are open

@@ -61,6 +61,12 @@ General purpose options:
                             repeatable
       --reader NAME         who reads the images: 'own' (default), or 'libyal' (libqcow, libvhdi)
                             for a second opinion
+      --cache-dir DIR       keep what is read of images on other machines in the folder DIR, which
+                            servers may share
+      --cache-size SIZE     of all files in DIR (default '10G', at least '16M', suffixes K, M, G)
+      --cache-immutable PATTERN
+                            the content of NBD exports whose URI has PATTERN (*, ?, []) never
+                            changes, so that it may be kept; repeatable
       --cluster-cache SIZE  memory for unpacked clusters (default '64M', suffixes K, M, G)
       --table-cache SIZE    memory for tables of images (default '32M', suffixes K, M, G)
       --threads NUM         threads that serve clients (default '0', one for each processor)

@@ -37,14 +37,25 @@ bool is_forbidden(int error) { return error == EROFS || error == EACCES || error
 CacheDirectory::CacheDirectory(UniqueFd fd, std::string path, uint64_t limit)
     : fd_(std::move(fd)), path_(std::move(path)), limit_(limit) {}
 
+void give_to_owner_of(int folder, int file) {
+  struct stat status;
+  if (::geteuid() != 0 || ::fstat(folder, &status) != 0 || status.st_uid == 0) return;
+  (void)!::fchown(file, status.st_uid, status.st_gid);
+}
+
 Result<std::unique_ptr<CacheDirectory>> CacheDirectory::open(const std::string& path,
-                                                             uint64_t limit) {
-  if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
+                                                             uint64_t limit,
+                                                             std::optional<CacheOwner> owner) {
+  const bool is_new = ::mkdir(path.c_str(), 0700) == 0;
+  if (!is_new && errno != EEXIST) {
     const int error = errno;
     struct stat status;
     if (::stat(path.c_str(), &status) != 0) {
       return in_folder(fail_errno(error, "cannot make the cache's folder"), path);
     }
+  }
+  if (is_new && owner && ::lchown(path.c_str(), owner->user, owner->group) != 0) {
+    return in_folder(fail_errno(errno, "cannot give the cache's folder to its owner"), path);
   }
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!fd.valid()) return in_folder(fail_errno(errno, "cannot open the cache's folder"), path);
@@ -52,6 +63,7 @@ Result<std::unique_ptr<CacheDirectory>> CacheDirectory::open(const std::string& 
   directory->usage_.reset(
       ::openat(directory->fd(), kUsageFile, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (directory->usage_.valid()) {
+    give_to_owner_of(directory->fd(), directory->usage_.get());
     TRY(directory->trim(limit));
   } else if (!is_forbidden(errno)) {
     return in_folder(fail_errno(errno, "cannot write to the cache's folder"), path);

@@ -2,8 +2,12 @@
 // when they are too many.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
+#include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,14 +31,25 @@ struct CacheContents {
   std::vector<CachedObject> objects;  // the last used first
 };
 
+// Whose a new folder is to be, and with it all files in it.
+struct CacheOwner {
+  uid_t user = 0;
+  gid_t group = 0;
+};
+
+// Gives a new file to the owner of its folder, when root makes it for somebody else.
+void give_to_owner_of(int folder, int file);
+
 // Thread-safe. The file "usage" in the folder holds how many bytes all files have, as far as it was
 // told; what a crash makes of it is mended whenever the files are counted: when the folder is
 // opened, and when something is evicted.
 class CacheDirectory {
  public:
   // Makes the folder if it is not there (kUsage when that cannot be done), and counts what is in
-  // it. In a folder that cannot be written to, is_writable() is false. `limit`: bytes.
-  static Result<std::unique_ptr<CacheDirectory>> open(const std::string& path, uint64_t limit);
+  // it. In a folder that cannot be written to, is_writable() is false. `limit`: bytes. `owner`: of
+  // a folder that is made.
+  static Result<std::unique_ptr<CacheDirectory>> open(
+      const std::string& path, uint64_t limit, std::optional<CacheOwner> owner = std::nullopt);
 
   int fd() const { return fd_.get(); }
   const std::string& path() const { return path_; }

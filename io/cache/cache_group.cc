@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <vector>
 
+#include "io/cache/cache_directory.h"
+
 namespace underlay {
 namespace {
 
@@ -116,6 +118,7 @@ Result<bool> make_header(int folder, const std::string& name, int fd, const Grou
       (void)::unlinkat(folder, name.c_str(), 0);
       return false;
     case HeaderState::kMissing:
+      give_to_owner_of(folder, fd);
       if (auto written = write_header(fd, header); !written) {
         (void)::unlinkat(folder, name.c_str(), 0);
         return Failure(std::move(written).error());

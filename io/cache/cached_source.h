@@ -45,6 +45,7 @@ class CachedSource final : public Source, public std::enable_shared_from_this<Ca
   Result<void> check_unchanged() const override { return remote_->check_unchanged(); }
   bool was_replaced() const override { return remote_->was_replaced(); }
   std::optional<std::string> content_id() const override { return object_.facts().id; }
+  std::optional<FileIdentity> identity() const override { return remote_->identity(); }
 
   const CacheObject& object() const { return object_; }
 

@@ -28,7 +28,7 @@ DiskCache::DiskCache(const Config& config, std::unique_ptr<CacheDirectory> direc
     : touch_interval_(config.touch_interval), directory_(std::move(directory)), log_(log) {}
 
 Result<std::unique_ptr<DiskCache>> DiskCache::open(const Config& config, Log& log) {
-  auto directory = TRY(CacheDirectory::open(config.path, config.limit));
+  auto directory = TRY(CacheDirectory::open(config.path, config.limit, config.owner));
   if (!directory->is_writable()) {
     log.warn(fmt::format("{}: the cache's folder cannot be written to: nothing is added to it",
                          printable(config.path)));

@@ -60,6 +60,7 @@ class DiskCache {
     uint64_t limit = 0;  // bytes, of all processes that use the folder; see kReserve
     // How exactly is known what was used when.
     std::chrono::seconds touch_interval{30};
+    std::optional<CacheOwner> owner{};  // of a folder that is made
   };
   // `log` outlives it. Fails when there is no such folder and none can be made; one that cannot be
   // written to serves what it has.

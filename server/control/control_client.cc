@@ -40,6 +40,8 @@ Asks the underlay-nbd that runs with --control PATH, and prints its answer as JS
   reload                    read the file of --config and the TLS credentials again, as after SIGHUP
   status                    whether it serves or drains, for how many clients
   statistics                all that is counted
+  cache [trim=SIZE]         what --cache-dir has of which images; with trim=SIZE, once what was not
+                            used for longest is removed until SIZE is left (suffixes K, M, G)
   log-level level=LEVEL     'normal' or 'verbose'
 
       --socket PATH         the server's control socket (default '/run/underlay-nbd/control')

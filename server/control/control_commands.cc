@@ -2,19 +2,24 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
 
+#include "io/cache/remote_cache.h"
 #include "io/http/remote_name.h"
 #include "server/control/control_table.h"
 #include "server/control/statistics_json.h"
 #include "server/entry_fields.h"
 #include "server/nbd_protocol.h"
+#include "server/options.h"
 
 namespace underlay {
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr uint64_t kMostTrimmed = 1ull << 40;  // no cache is larger
 
 // In ASCII; bytes that are no UTF-8 (of file names) are replaced.
 std::string one_line(const Json& json) {
@@ -154,6 +159,17 @@ Result<Json> remove(const ControlTargets& targets, const Asked& asked) {
   return Json{{"clients", clients_left}};
 }
 
+Result<Json> cache(const ControlTargets& targets, const Asked& asked) {
+  const std::shared_ptr<RemoteCache> remote = targets.caches.remote;
+  if (!remote) return fail(ErrorKind::kUsage, "cache: the server runs without --cache-dir");
+  if (asked.arguments.contains("trim")) {
+    const uint64_t most = remote->disk().directory().limit();
+    const uint64_t bytes = TRY(parse_bytes("cache: trim", asked.text("trim"), 0, kMostTrimmed));
+    TRY(remote->disk().trim(std::min(bytes, most)));
+  }
+  return remote_cache_json(remote->disk());
+}
+
 Json status(const ControlTargets& targets) {
   return {{"status", targets.host.draining() ? "draining" : "serving"},
           {"pid", ::getpid()},
@@ -185,6 +201,7 @@ Result<Json> run(const ControlTargets& targets, const Asked& asked) {
   if (name == "statistics") {
     return statistics_json(targets.catalog, targets.caches, targets.metrics);
   }
+  if (name == "cache") return cache(targets, asked);
   if (name == "drain") targets.host.drain();
   return status(targets);
 }

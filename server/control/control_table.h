@@ -34,6 +34,9 @@ inline constexpr std::array kRemoveArguments = {
 inline constexpr std::array kLogLevelArguments = {
     ControlArgument{.name = "level", .required = true},
 };
+inline constexpr std::array kCacheArguments = {
+    ControlArgument{.name = "trim"},
+};
 inline constexpr std::array kControlCommands = {
     ControlCommand{.name = "exports"},
     ControlCommand{.name = "clients"},
@@ -43,6 +46,7 @@ inline constexpr std::array kControlCommands = {
     ControlCommand{.name = "reload"},
     ControlCommand{.name = "status"},
     ControlCommand{.name = "statistics"},
+    ControlCommand{.name = "cache", .arguments = kCacheArguments},
     ControlCommand{.name = "log-level", .arguments = kLogLevelArguments},
 };
 

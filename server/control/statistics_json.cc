@@ -1,5 +1,7 @@
 #include "server/control/statistics_json.h"
 
+#include "io/cache/remote_cache.h"
+
 namespace underlay {
 namespace {
 
@@ -52,20 +54,49 @@ Json cache_json(const BlockCache& cache) {
   return {{"hits", counts.hits}, {"loads", counts.loads}, {"bytes", counts.used}};
 }
 
+Json counts_json(const DiskCacheCounts& counts) {
+  return {{"hits", counts.hits},
+          {"hit_bytes", counts.hit_bytes},
+          {"fetches", counts.fetches},
+          {"fetched_bytes", counts.fetched_bytes},
+          {"stored_bytes", counts.stored_bytes},
+          {"damaged_blocks", counts.damaged_blocks},
+          {"failures", counts.failures}};
+}
+
 }  // namespace
+
+Result<Json> remote_cache_json(DiskCache& cache) {
+  const CacheContents contents = TRY(cache.directory().contents());
+  Json images = Json::array();
+  for (const CachedObject& object : contents.objects) {
+    if (images.size() == kListedImages) break;
+    images.push_back({{"content", object.facts.id},
+                      {"size", object.facts.size},
+                      {"bytes", object.bytes},
+                      {"last_use", object.last_use}});
+  }
+  return Json{{"directory", cache.directory().path()},
+              {"limit", cache.directory().limit()},
+              {"bytes", contents.bytes},
+              {"counts", counts_json(cache.counts())},
+              {"images", std::move(images)}};
+}
 
 Json statistics_json(ExportCatalog& catalog, const Caches& caches, const ServerMetrics& metrics) {
   Json exports = Json::array();
   for (const auto& counted : catalog.counted()) exports.push_back(export_json(counted));
-  return {{"clients", metrics.clients.load()},
-          {"connections", metrics.accepted.load()},
-          {"refused_connections", metrics.refused.load()},
-          {"tables", cache_json(caches.tables)},
-          {"clusters", cache_json(caches.clusters)},
-          {"unpacked_clusters", caches.unpacking.clusters.load()},
-          {"unpacked_bytes", caches.unpacking.bytes.load()},
-          {"unpacking_seconds", seconds(caches.unpacking.nanoseconds)},
-          {"exports", std::move(exports)}};
+  Json json{{"clients", metrics.clients.load()},
+            {"connections", metrics.accepted.load()},
+            {"refused_connections", metrics.refused.load()},
+            {"tables", cache_json(caches.tables)},
+            {"clusters", cache_json(caches.clusters)},
+            {"unpacked_clusters", caches.unpacking.clusters.load()},
+            {"unpacked_bytes", caches.unpacking.bytes.load()},
+            {"unpacking_seconds", seconds(caches.unpacking.nanoseconds)},
+            {"exports", std::move(exports)}};
+  if (caches.remote) json["remote"] = counts_json(caches.remote->disk().counts());
+  return json;
 }
 
 }  // namespace underlay

@@ -5,6 +5,8 @@
 #include <iterator>
 #include <string_view>
 
+#include "io/cache/remote_cache.h"
+
 namespace underlay {
 namespace {
 
@@ -151,6 +153,24 @@ void put_caches(Text& text, const Caches& caches) {
   text.sample("", seconds(caches.unpacking.nanoseconds));
 }
 
+void put_remote_cache(Text& text, const Caches& caches) {
+  if (!caches.remote) return;
+  const DiskCacheCounts counts = caches.remote->disk().counts();
+  const auto counter = [&](std::string_view name, std::string_view help, uint64_t value) {
+    text.family(name, "counter", help);
+    text.sample("", value);
+  };
+  counter("remote_cache_hits_total", "Reads of blocks that the cache on disk answered.",
+          counts.hits);
+  counter("remote_cache_hit_bytes_total", "Their bytes.", counts.hit_bytes);
+  counter("remote_fetches_total", "Requests to other machines for blocks of images.",
+          counts.fetches);
+  counter("remote_fetched_bytes_total", "Their bytes.", counts.fetched_bytes);
+  counter("remote_cache_failures_total",
+          "Damaged blocks, and failures of the folder of the cache on disk.",
+          counts.damaged_blocks + counts.failures);
+}
+
 }  // namespace
 
 std::string metrics_text(ExportCatalog& catalog, const Caches& caches,
@@ -167,6 +187,7 @@ std::string metrics_text(ExportCatalog& catalog, const Caches& caches,
   put_latencies(text, list);
   put_images(text, list);
   put_caches(text, caches);
+  put_remote_cache(text, caches);
   return text.take();
 }
 

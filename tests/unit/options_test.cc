@@ -153,6 +153,27 @@ TEST_CASE("options: long-only options") {
   CHECK(options.caches.tables == 1ull << 20);
 }
 
+TEST_CASE("options: an image may be an NBD export, which is raw unless -f says otherwise") {
+  CHECK(parsed({"nbd://host/name"}).exports[0].path == "nbd://host/name");
+  CHECK(parsed({"nbd://host/name"}).exports[0].open.format == "raw");
+  CHECK(parsed({"-f", "qcow2", "--export", "a=nbd+unix:///b?socket=/c"}).exports[0].open.format ==
+        "qcow2");
+  CHECK(parsed({"FILE"}).exports[0].open.format == "");
+}
+
+TEST_CASE("options: the cache of images on other machines") {
+  CHECK(parsed({"FILE"}).cache_dir.empty());
+  const Options options = parsed({"--cache-dir=/c", "--cache-size=3G", "--cache-immutable", "a*",
+                                  "--cache-immutable=b", "FILE"});
+  CHECK(options.cache_dir == "/c");
+  CHECK(options.cache_size == 3ull << 30);
+  CHECK(options.cache_immutable == Words{"a*", "b"});
+  check_refused({"--cache-size=3G", "FILE"}, ErrorKind::kUsage, "--cache-dir DIR");
+  check_refused({"--cache-immutable=x", "FILE"}, ErrorKind::kUsage, "--cache-dir DIR");
+  check_refused({"--cache-dir=", "FILE"}, ErrorKind::kUsage, "name is empty");
+  check_refused({"--cache-dir=/c", "--cache-size=1M", "FILE"}, ErrorKind::kUsage, "from 16M");
+}
+
 TEST_CASE("options: words are split as getopt_long splits them") {
   CHECK(parsed({"-rt", "F"}).persistent);
   CHECK(parsed({"-rtfqcow2", "F"}).exports[0].open.format == "qcow2");
@@ -300,7 +321,7 @@ TEST_CASE("options: what asks for writing, and what is not served, says so") {
   refused({"-T", "nbd*", "F"}, "-T, --trace is not supported");
   refused({"--tls-hostname", "a", "-L"}, "--tls-hostname is not supported");
   refused({"--selinux-label", "a", "F"}, "--selinux-label is not supported yet");
-  refused({"nbd://localhost/"}, "has a protocol");
+  refused({"nbd:localhost:10809"}, "has a protocol");
   refused({"ftp://host/disk"}, "has a protocol that is none of http, https and s3");
   refused({"json:{\"driver\":\"raw\"}"}, "json: names are not supported");
   refused({"--export", "x=nbd:unix:/s"}, "has a protocol");

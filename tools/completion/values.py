@@ -21,7 +21,7 @@ FIXED = {
     ("bench", "cache"): ("writeback", "writethrough", "unsafe"),
     ("bench", "aio"): ("threads", "io_uring"),
     ("ctl", "COMMAND"): ("exports", "clients", "add", "remove", "drain", "reload", "status",
-                         "statistics", "log-level"),
+                         "statistics", "cache", "log-level"),
     "output": OUTPUTS,
     "format": IMAGE_FORMATS,
     "b-format": IMAGE_FORMATS,

@@ -20,12 +20,6 @@ Result<std::vector<SecretFile>> secrets_of(const Given& given) {
   return secrets;
 }
 
-// Also of the kinds that open_nbd_source() refuses with the reason.
-bool names_export(std::string_view file) {
-  return file.starts_with("nbd://") || file.starts_with("nbd+") || file.starts_with("nbds://") ||
-         file.starts_with("nbds+");
-}
-
 // What the bytes of an export are, nobody guesses: the server has unpacked them, mostly.
 std::string export_format(const ImageArgument& image) {
   return image.open.format.empty() ? std::string(kRawFormat) : image.open.format;
@@ -57,7 +51,7 @@ Result<OpenedDisk> open_local_disk(const ImageArgument& image, Caches& caches,
 
 }  // namespace
 
-bool ImageArgument::is_export() const { return names_export(path); }
+bool ImageArgument::is_export() const { return names_nbd_export(path); }
 
 std::vector<Option> lone_image_options() {
   return {
@@ -112,7 +106,7 @@ Result<ImageArgument> image_argument(const Given& given, const std::string& file
     image.location = std::move(opts.path);
     image.open = std::move(opts.open);
   } else {
-    image.location = names_export(file) ? file : TRY(plain_file_name(file));
+    image.location = names_nbd_export(file) ? file : TRY(plain_file_name(file));
     image.open.format = given.last(format_option);
   }
   image.path = shown_name(image.location);

@@ -1,0 +1,48 @@
+// What a program has for images on other machines: the cache in a local folder, and the threads
+// that fetch ahead.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "io/cache/background_fetches.h"
+#include "io/cache/cached_source.h"
+#include "io/cache/disk_cache.h"
+#include "io/cache/flights.h"
+
+namespace underlay {
+
+// Thread-safe, but for start(). Outlives the sources that it makes.
+class RemoteCache {
+ public:
+  struct Config {
+    DiskCache::Config disk;
+    // Names of sources (with *, ? and []), whose content the operator says never changes.
+    std::vector<std::string> immutable;
+  };
+  // As DiskCache::open(). `log` outlives it.
+  static Result<std::unique_ptr<RemoteCache>> open(const Config& config, Log& log);
+
+  // `source`, read through the cache when it is remote and its content is known to stay the same:
+  // by its content_id(), or by the operator's word, which binds the name and the size. Else as it
+  // is; of a remote one the log says so.
+  std::shared_ptr<const Source> wrap(std::shared_ptr<const Source> source);
+
+  // Starts the threads, once the process may have any. Until then nothing is fetched ahead.
+  void start();
+
+  DiskCache& disk() { return *disk_; }
+
+ private:
+  RemoteCache(const Config& config, std::unique_ptr<DiskCache> disk);
+  std::optional<std::string> content_id_of(const Source& source) const;
+
+  const std::vector<std::string> immutable_;
+  const std::unique_ptr<DiskCache> disk_;
+  Flights flights_;
+  BackgroundFetches background_;
+};
+
+}  // namespace underlay
