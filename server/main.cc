@@ -71,6 +71,7 @@ Result<std::shared_ptr<RemoteCache>> open_remote_cache(const Options& options,
                                                        Log& log) {
   if (options.cache_dir.empty()) return nullptr;
   RemoteCache::Config config{.disk = {.path = options.cache_dir, .limit = options.cache_size},
+                             .prefetch = {.what = options.prefetch, .rate = options.prefetch_rate},
                              .immutable = options.cache_immutable};
   if (user) config.disk.owner = CacheOwner{.user = user->user, .group = user->group};
   return std::shared_ptr<RemoteCache>(TRY(RemoteCache::open(config, log)));

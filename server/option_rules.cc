@@ -62,6 +62,8 @@ constexpr std::array kRules = {
     OptionRule{.name = "cache-size", .takes_value = true, .own = true},
     OptionRule{
         .name = "cache-immutable", .takes_value = true, .repeat = Repeat::kEach, .own = true},
+    OptionRule{.name = "prefetch", .takes_value = true, .own = true},
+    OptionRule{.name = "prefetch-rate", .takes_value = true, .own = true},
     OptionRule{.name = "cluster-cache", .takes_value = true, .own = true},
     OptionRule{.name = "table-cache", .takes_value = true, .own = true},
     OptionRule{.name = "threads", .takes_value = true, .own = true},

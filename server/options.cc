@@ -26,6 +26,7 @@ constexpr unsigned kMaxPoll = 1000;       // microseconds; a sleep costs less th
 constexpr unsigned kMaxSlow = 3'600'000;  // milliseconds
 constexpr uint64_t kMinCacheBytes = 1ull << 20;
 constexpr uint64_t kMaxCacheBytes = 1ull << 40;
+constexpr uint64_t kMinPrefetchRate = 1ull << 20;
 constexpr uint64_t kMinDiskCacheBytes = 16ull << 20;  // some groups of blocks
 
 // A whole number as strtoull(3) reads it with base 0, which is how qemu-nbd reads numbers: 0x is
@@ -264,7 +265,7 @@ Result<void> read_cache(const GivenOptions& given, Options& options) {
   if (given.has("cache-dir") && options.cache_dir.empty()) {
     return fail(ErrorKind::kUsage, "--cache-dir: the folder's name is empty");
   }
-  for (const char* name : {"cache-size", "cache-immutable"}) {
+  for (const char* name : {"cache-size", "cache-immutable", "prefetch", "prefetch-rate"}) {
     if (!given.has(name) || !options.cache_dir.empty()) continue;
     return fail(ErrorKind::kUsage, "--{} is about --cache-dir DIR, and there is none", name);
   }
@@ -273,6 +274,15 @@ Result<void> read_cache(const GivenOptions& given, Options& options) {
         parse_bytes("--cache-size", given.last("cache-size"), kMinDiskCacheBytes, kMaxCacheBytes));
   }
   options.cache_immutable = given.each("cache-immutable");
+  if (given.has("prefetch")) {
+    const std::string what = given.last("prefetch");
+    TRY(check_one_of("--prefetch", what, {"all", "boot"}));
+    options.prefetch = what == "all" ? PrefetchWhat::kAll : PrefetchWhat::kBoot;
+  }
+  if (given.has("prefetch-rate")) {
+    options.prefetch_rate = TRY(parse_bytes("--prefetch-rate", given.last("prefetch-rate"),
+                                            kMinPrefetchRate, kMaxCacheBytes));
+  }
   return {};
 }
 

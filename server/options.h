@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "formats/open_chain.h"
+#include "io/cache/prefetcher.h"
 #include "io/error.h"
 #include "server/cage.h"
 #include "server/handshake.h"
@@ -69,9 +70,11 @@ struct Options {
   std::string cache_dir;                     // --cache-dir, "" = none
   uint64_t cache_size = 10ull << 30;         // --cache-size, bytes
   std::vector<std::string> cache_immutable;  // --cache-immutable
-  std::string handover;                      // --handover: absolute path, "" = none
-  std::string control;                       // --control: absolute path, "" = none
-  std::string config;                        // --config, "" = none
+  PrefetchWhat prefetch = PrefetchWhat::kNothing;  // --prefetch
+  uint64_t prefetch_rate = 32ull << 20;            // --prefetch-rate, bytes a second
+  std::string handover;                            // --handover: absolute path, "" = none
+  std::string control;                             // --control: absolute path, "" = none
+  std::string config;                              // --config, "" = none
   std::string take_over;             // --take-over: as handover; then the address is not used
   OnError on_error = OnError::kEio;  // --on-error
   std::string metrics;               // --metrics: PATH or HOST:PORT, "" = none

@@ -67,6 +67,9 @@ General purpose options:
       --cache-immutable PATTERN
                             the content of NBD exports whose URI has PATTERN (*, ?, []) never
                             changes, so that it may be kept; repeatable
+      --prefetch WHAT       fetch images on other machines before they are read: 'all' of them, or
+                            'boot': what was read in the first minute when they were served last
+      --prefetch-rate SIZE  bytes a second for that (default '32M', suffixes K, M, G)
       --cluster-cache SIZE  memory for unpacked clusters (default '64M', suffixes K, M, G)
       --table-cache SIZE    memory for tables of images (default '32M', suffixes K, M, G)
       --threads NUM         threads that serve clients (default '0', one for each processor)

@@ -154,6 +154,39 @@ Result<std::vector<CacheDirectory::File>> CacheDirectory::files() const {
   return all;
 }
 
+Result<std::vector<std::byte>> CacheDirectory::read_boot_file(const std::string& object) const {
+  const std::string name = CacheFileName{.object = object, .is_boot = true}.to_string();
+  const UniqueFd fd(::openat(fd_.get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  struct stat status;
+  if (!fd.valid() || ::fstat(fd.get(), &status) != 0) {
+    return in_folder(fail(ErrorKind::kNotFound, "no reads are remembered"), path_);
+  }
+  const auto size = static_cast<size_t>(status.st_size);
+  if (size > kLargestBootFile) {
+    return in_folder(
+        fail(ErrorKind::kLimit, "{}: {} bytes are more than {}", name, size, kLargestBootFile),
+        path_);
+  }
+  std::vector<std::byte> bytes(size);
+  const ssize_t got = ::pread(fd.get(), bytes.data(), bytes.size(), 0);
+  bytes.resize(got < 0 ? 0 : static_cast<size_t>(got));
+  return bytes;
+}
+
+// A new file each time: two that write at once make two files, of which the last one counts. One
+// that is not whole is noticed by its digest.
+Result<void> CacheDirectory::write_boot_file(const std::string& object, ByteSpan bytes) const {
+  const std::string name = CacheFileName{.object = object, .is_boot = true}.to_string();
+  (void)::unlinkat(fd_.get(), name.c_str(), 0);
+  const UniqueFd fd(
+      ::openat(fd_.get(), name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (!fd.valid()) return in_folder(fail_errno(errno, "cannot make the file {}", name), path_);
+  give_to_owner_of(fd_.get(), fd.get());
+  const ssize_t put = ::pwrite(fd.get(), bytes.data(), bytes.size(), 0);
+  if (put == static_cast<ssize_t>(bytes.size())) return {};
+  return in_folder(fail_errno(put < 0 ? errno : ENOSPC, "cannot write the file {}", name), path_);
+}
+
 // Under the lock.
 Result<uint64_t> CacheDirectory::evict_to(uint64_t bytes) {
   std::vector<File> all = TRY(files());

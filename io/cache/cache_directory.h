@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "io/bytes.h"
 #include "io/cache/file_lock.h"
 #include "io/cache/group_layout.h"
 #include "io/error.h"
@@ -69,6 +70,12 @@ class CacheDirectory {
 
   // Reads a header for each object. May block.
   Result<CacheContents> contents() const;
+
+  // What is remembered of the first reads of an object (boot_record.h), without looking into it.
+  // kNotFound: nothing. May block.
+  Result<std::vector<std::byte>> read_boot_file(const std::string& object) const;
+  Result<void> write_boot_file(const std::string& object, ByteSpan bytes) const;
+  static constexpr size_t kLargestBootFile = 512 << 10;
 
   // What is evicted beyond the need, so that counting is rare: an eighth of the limit.
   static constexpr uint64_t kSlackShare = 8;

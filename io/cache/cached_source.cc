@@ -107,8 +107,9 @@ void CachedSource::prefetch(uint64_t offset, uint64_t length) const {
   if (first < end) shared_.ahead.fetch_ahead(weak_from_this(), first, end - first);
 }
 
-// Never waits: a read that is not noted does no harm.
+// Never waits for long: a read that is not noted as sequential does no harm.
 void CachedSource::note(uint64_t offset, uint64_t length) const {
+  if (record_) record_->note(offset / kCacheBlock, div_round_up(offset + length, kCacheBlock));
   std::optional<SequentialReads::Range> ahead;
   {
     const std::unique_lock lock(sequential_mutex_, std::try_to_lock);

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <string>
 
+#include "io/cache/boot_record.h"
 #include "io/cache/disk_cache.h"
 #include "io/cache/flights.h"
 #include "io/cache/sequential_reads.h"
@@ -30,9 +31,14 @@ class CachedSource final : public Source, public std::enable_shared_from_this<Ca
     Flights& flights;
     AheadFetcher& ahead;
   };
-  // `object`: what the bytes of `remote` are. What `shared` names outlives it.
-  CachedSource(std::shared_ptr<const Source> remote, CacheObject object, const Shared& shared)
-      : remote_(std::move(remote)), object_(std::move(object)), shared_(shared) {}
+  // `object`: what the bytes of `remote` are. What `shared` names outlives it. `record`, if there
+  // is one, is told of every read.
+  CachedSource(std::shared_ptr<const Source> remote, CacheObject object, const Shared& shared,
+               std::shared_ptr<BootRecord> record = nullptr)
+      : remote_(std::move(remote)),
+        object_(std::move(object)),
+        shared_(shared),
+        record_(std::move(record)) {}
 
   const std::string& name() const override { return remote_->name(); }
   uint64_t size() const override { return object_.facts().size; }
@@ -69,6 +75,7 @@ class CachedSource final : public Source, public std::enable_shared_from_this<Ca
   std::shared_ptr<const Source> remote_;
   CacheObject object_;
   Shared shared_;
+  std::shared_ptr<BootRecord> record_;
   mutable std::mutex sequential_mutex_;
   mutable SequentialReads sequential_;
 };

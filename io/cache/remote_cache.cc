@@ -7,7 +7,10 @@
 namespace underlay {
 
 RemoteCache::RemoteCache(const Config& config, std::unique_ptr<DiskCache> disk)
-    : immutable_(config.immutable), disk_(std::move(disk)), background_(*disk_) {}
+    : immutable_(config.immutable),
+      disk_(std::move(disk)),
+      background_(*disk_),
+      prefetcher_(config.prefetch, *disk_) {}
 
 Result<std::unique_ptr<RemoteCache>> RemoteCache::open(const Config& config, Log& log) {
   auto disk = TRY(DiskCache::open(config.disk, log));
@@ -36,10 +39,16 @@ std::shared_ptr<const Source> RemoteCache::wrap(std::shared_ptr<const Source> so
   }
   const uint64_t size = source->size();
   const CachedSource::Shared shared{.cache = *disk_, .flights = flights_, .ahead = background_};
-  return std::make_shared<const CachedSource>(std::move(source),
-                                              disk_->object({.id = *id, .size = size}), shared);
+  const CacheObject object = disk_->object({.id = *id, .size = size});
+  auto record = prefetcher_.new_record(object);
+  auto cached = std::make_shared<const CachedSource>(std::move(source), object, shared, record);
+  prefetcher_.add(cached, std::move(record));
+  return cached;
 }
 
-void RemoteCache::start() { background_.start(); }
+void RemoteCache::start() {
+  background_.start();
+  prefetcher_.start();
+}
 
 }  // namespace underlay

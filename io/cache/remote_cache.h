@@ -1,5 +1,5 @@
-// What a program has for images on other machines: the cache in a local folder, and the threads
-// that fetch ahead.
+// What a program has for images on other machines: the cache in a local folder, the threads that
+// fetch ahead, and what is fetched before anybody asks for it.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,7 @@
 #include "io/cache/cached_source.h"
 #include "io/cache/disk_cache.h"
 #include "io/cache/flights.h"
+#include "io/cache/prefetcher.h"
 
 namespace underlay {
 
@@ -19,6 +20,7 @@ class RemoteCache {
  public:
   struct Config {
     DiskCache::Config disk;
+    Prefetcher::Config prefetch{};
     // Names of sources (with *, ? and []), whose content the operator says never changes.
     std::vector<std::string> immutable;
   };
@@ -43,6 +45,7 @@ class RemoteCache {
   const std::unique_ptr<DiskCache> disk_;
   Flights flights_;
   BackgroundFetches background_;
+  Prefetcher prefetcher_;
 };
 
 }  // namespace underlay

@@ -274,6 +274,31 @@ def rule_local_images_are_not_kept(lab):
     expect(lab.files(), [], "files")
 
 
+def rule_an_image_is_fetched_as_a_whole_before_anybody_asks(lab):
+    remote = Remote()
+    with remote.serve() as uri, lab.serve_remote(uri, "--prefetch=all") as server:
+        harness.wait_for(lambda: remote.bytes == SIZE, 60, "all is fetched")
+        lab.check_copy(server.uri, remote.contents)
+    expect(set(remote.reads), {1}, "how often each block was fetched")
+
+
+def rule_what_was_read_first_is_fetched_when_the_image_is_served_again(lab):
+    remote = Remote()
+    with remote.serve() as uri:
+        with lab.serve_remote(uri, "--prefetch=boot") as server:
+            read(server, remote, 8 * MIB, 3 * BLOCK)
+            read(server, remote, 2 * MIB, 10)
+            remote.wait_until_idle()
+        for file in lab.files():
+            if not file.endswith(".boot"):
+                os.unlink(file)
+        once = list(remote.reads)
+        with lab.serve_remote(uri, "--prefetch=boot"):
+            harness.wait_for(lambda: sum(remote.reads) >= 2 * sum(once), 60, "it is fetched again")
+            remote.wait_until_idle()
+    expect(remote.reads, [2 * count for count in once], "how often each block was fetched")
+
+
 def rule_a_folder_that_cannot_be_is_refused(lab):
     status, output, errors = harness.run([lab.program, "--cache-dir", lab.one, lab.one])
     expect((status, output), (1, ""), errors)

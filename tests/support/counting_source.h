@@ -14,8 +14,9 @@ namespace underlay::test {
 
 class CountingSource final : public Source {
  public:
-  explicit CountingSource(std::vector<std::byte> bytes, std::string id = "id")
-      : memory_(std::move(bytes)),
+  explicit CountingSource(std::vector<std::byte> bytes, std::string id = "id",
+                          std::string name = "memory")
+      : memory_(std::move(bytes), std::move(name)),
         id_(std::move(id)),
         blocks_(div_round_up(memory_.size(), kCacheBlock)) {}
 

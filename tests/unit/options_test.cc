@@ -168,6 +168,11 @@ TEST_CASE("options: the cache of images on other machines") {
   CHECK(options.cache_dir == "/c");
   CHECK(options.cache_size == 3ull << 30);
   CHECK(options.cache_immutable == Words{"a*", "b"});
+  CHECK(parsed({"--cache-dir=/c", "--prefetch=boot", "FILE"}).prefetch == PrefetchWhat::kBoot);
+  CHECK(parsed({"--cache-dir=/c", "--prefetch=all", "--prefetch-rate=8M", "F"}).prefetch_rate ==
+        8 << 20);
+  check_refused({"--cache-dir=/c", "--prefetch=some", "FILE"}, ErrorKind::kUsage, "some");
+  check_refused({"--prefetch=all", "FILE"}, ErrorKind::kUsage, "--cache-dir DIR");
   check_refused({"--cache-size=3G", "FILE"}, ErrorKind::kUsage, "--cache-dir DIR");
   check_refused({"--cache-immutable=x", "FILE"}, ErrorKind::kUsage, "--cache-dir DIR");
   check_refused({"--cache-dir=", "FILE"}, ErrorKind::kUsage, "name is empty");

@@ -32,6 +32,7 @@ FIXED = {
     "discards": ("ignore", "unmap"),
     "cache": ("none", "writeback", "writethrough", "directsync", "unsafe"),
     "aio": ("threads", "native", "io_uring"),
+    "prefetch": ("all", "boot"),
     "discard": ("ignore", "unmap"),
     "detect-zeroes": ("off", "on", "unmap"),
 }

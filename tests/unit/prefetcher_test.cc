@@ -1,0 +1,141 @@
+#include "io/cache/prefetcher.h"
+
+#include <doctest/doctest.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "io/cache/remote_cache.h"
+#include "tests/support/counting_source.h"
+#include "tests/support/temp_folder.h"
+#include "tests/support/test_bytes.h"
+
+namespace underlay {
+namespace {
+
+using test::CountingSource;
+using test::pattern;
+
+constexpr size_t kBlocks = 100;
+constexpr uint64_t kFast = 1ull << 40;  // bytes a second
+
+// A program that serves `remote`.
+struct Program {
+  Program(const TempFolder& folder, std::shared_ptr<const CountingSource> remote, PrefetchWhat what,
+          uint64_t rate = kFast, uint64_t limit = 64ull << 20) {
+    auto opened = RemoteCache::open({.disk = {.path = folder.path("cache"), .limit = limit},
+                                     .prefetch = {.what = what, .rate = rate},
+                                     .immutable = {}},
+                                    log);
+    REQUIRE(opened);
+    cache = *std::move(opened);
+    source = cache->wrap(std::move(remote));
+    cache->start();
+  }
+  void read(uint64_t block, uint64_t count = 1) const {
+    std::vector<std::byte> out(static_cast<size_t>(count * kCacheBlock));
+    REQUIRE(source->read_at(block * kCacheBlock, out));
+  }
+
+  Log log{"test", false};
+  std::unique_ptr<RemoteCache> cache;
+  std::shared_ptr<const Source> source;
+};
+
+std::shared_ptr<CountingSource> remote_image() {
+  return std::make_shared<CountingSource>(pattern(kBlocks * kCacheBlock, 1), "id",
+                                          "https://host/image");
+}
+
+template <class Condition>
+bool comes_true(Condition condition) {
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  while (!condition()) {
+    if (std::chrono::steady_clock::now() > until) return false;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  return true;
+}
+
+TEST_CASE("boot record: blocks in the order of their first reads, until it is over") {
+  BootRecord record(kBlocks);
+  record.note(5, 7);
+  record.note(7, 8);
+  record.note(2, 3);
+  record.note(5, 9);
+  const auto now = BootRecord::Clock::now();
+  CHECK(!record.is_over(now + 2 * BootRecord::kTime));  // serving has not begun
+  record.begin();
+  CHECK(!record.is_over(now + 2 * BootRecord::kTime));  // nobody has read since
+  record.note(50, 51);
+  CHECK(!record.is_over(now));
+  CHECK(record.is_over(BootRecord::Clock::now() + BootRecord::kTime));
+  const std::vector<BlockRun> runs{{5, 3}, {2, 1}, {8, 1}, {50, 1}};
+  CHECK(record.end() == runs);
+  record.note(90, 91);
+  CHECK(record.end() == runs);
+}
+
+TEST_CASE("boot record: a file that is damaged, or another image's, says nothing") {
+  const std::vector<BlockRun> runs{{5, 3}, {kBlocks - 1, 1}};
+  std::vector<std::byte> file = boot_file(runs);
+  CHECK(read_boot_file(file, kBlocks) == runs);
+  CHECK(read_boot_file(file, kBlocks - 1).empty());
+  CHECK(read_boot_file({}, kBlocks).empty());
+  CHECK(read_boot_file(ByteSpan(file).first(file.size() - 16), kBlocks).empty());
+  file.back() ^= std::byte{1};
+  CHECK(read_boot_file(file, kBlocks).empty());
+  CHECK(read_boot_file(boot_file({{5, ~0ull}}), kBlocks).empty());
+}
+
+TEST_CASE("prefetch: all of an image becomes local, though nobody reads it") {
+  const TempFolder folder;
+  const auto remote = remote_image();
+  const Program program(folder, remote, PrefetchWhat::kAll);
+  CHECK(comes_true([&] { return remote->bytes() == remote->size(); }));
+  remote->fails = true;
+  program.read(0, kBlocks);
+  CHECK(remote->most_reads_of_a_block() == 1);
+}
+
+TEST_CASE("prefetch: no faster than it is allowed to be, and reads do not wait for it") {
+  const TempFolder folder;
+  const auto remote = remote_image();
+  const auto begun = std::chrono::steady_clock::now();
+  const Program program(folder, remote, PrefetchWhat::kAll, 16 << 20);
+  program.read(kBlocks - 1);
+  CHECK(comes_true([&] { return remote->bytes() > 3 << 20; }));
+  // The first pieces: 2 MiB and more at 16 MiB a second before the last of them is asked for.
+  CHECK(std::chrono::steady_clock::now() - begun >= std::chrono::milliseconds(125));
+}
+
+TEST_CASE("prefetch: an image that is larger than the cache is not fetched as a whole") {
+  const TempFolder folder;
+  const auto remote = remote_image();
+  const Program program(folder, remote, PrefetchWhat::kAll, kFast, 4 << 20);
+  program.read(3);
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  CHECK(remote->bytes() == kCacheBlock);
+}
+
+TEST_CASE("prefetch: what was read first is fetched when the image is served again") {
+  const TempFolder folder;
+  const auto remote = remote_image();
+  {
+    const Program program(folder, remote, PrefetchWhat::kBoot);
+    program.read(70, 2);
+    program.read(7);
+  }
+  CHECK(remote->bytes() == 3 * kCacheBlock);
+  for (const auto& entry : std::filesystem::directory_iterator(folder.path("cache"))) {
+    if (entry.path().extension() != ".boot") std::filesystem::remove(entry.path());
+  }
+  const Program again(folder, remote, PrefetchWhat::kBoot);
+  CHECK(comes_true([&] { return remote->bytes() == 6 * kCacheBlock; }));
+  remote->fails = true;
+  again.read(70, 2);
+  again.read(7);
+}
+
+}  // namespace
+}  // namespace underlay
