@@ -155,7 +155,7 @@ struct Caches {
   BlockCache tables;
   BlockCache clusters;
   UnpackCounts unpacking;
-  std::shared_ptr<RemoteCache> remote;  // of files on other machines, on disk; null: none is kept
+  std::shared_ptr<RemoteCache> remote;  // of images on servers, on disk; null: none is kept
   ByteBudget read_ahead;  // of the bytes in `clusters`: what may be unpacked before it is asked for
 
  private:

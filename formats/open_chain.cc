@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "io/http/remote_name.h"
+#include "io/nbd_source.h"
 #include "io/open_source.h"
 
 namespace underlay {
@@ -47,20 +48,11 @@ class FilesOfImages final : public NamedFiles {
   const NamedFiles& files_;
 };
 
-Result<OpenedFile> open_remote(const std::string& uri, const Caches& caches) {
-  OpenedFile file;
-  file.source = TRY(open_nbd_source(uri));
-  if (caches.remote) file.source = caches.remote->wrap(std::move(file.source));
-  file.path = uri;
-  return file;
-}
-
 Result<OpenedFile> open_named_by_operator(const std::string& path, FileSharing sharing,
                                           const Caches& caches) {
-  if (names_nbd_export(path)) return open_remote(path, caches);
   OpenedFile file;
-  file.source = TRY(open_source(path, sharing));
-  file.path = TRY(with_resolved_folder(path));
+  file.source = TRY(open_source(path, sharing, caches.remote.get()));
+  file.path = names_nbd_export(path) ? path : TRY(with_resolved_folder(path));
   return file;
 }
 

@@ -52,10 +52,9 @@ struct ChainImage {
 // opening.
 using ChainVisitor = std::function<Result<void>(const ChainImage&)>;
 
-// Opens the image `path`, a file or an NBD export (nbd_source.h), and all its parents; exports
-// through caches.remote. May block. Looks through containers (container.h); a path FILE#MEMBER,
-// when no file is called so, means the member of the archive. `files` is used during the call only;
-// `caches` outlives the disk.
+// Opens the image `path`, as open_source() takes it, and all its parents. May block. Looks through
+// containers (container.h); a path FILE#MEMBER, when no file is called so, means the member of the
+// archive. `files` is used during the call only; `caches` outlives the disk.
 //
 // The format of the top image is guessed when not given; raw with a warning, and not at all when
 // the file shows signs of another format. A parent's format is what the child states. When it

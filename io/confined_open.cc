@@ -14,6 +14,7 @@
 #include "io/file_source.h"
 #include "io/http/http_source.h"
 #include "io/http/remote_name.h"
+#include "io/open_source.h"
 #include "io/unique_fd.h"
 
 namespace underlay {
@@ -89,14 +90,6 @@ fs::path resolve_as_far_as_possible(fs::path path) {
   return path;
 }
 
-Result<OpenedFile> open_remote(const std::string& namer, std::string_view name,
-                               const std::vector<std::string>& allowed) {
-  OpenedFile file;
-  file.path = TRY(name_beside(namer, name, allowed));
-  file.source = TRY(open_http_source(file.path));
-  return file;
-}
-
 Result<NamedPlace> locate_remote(const std::string& namer, std::string_view name) {
   NamedPlace place{.path = std::string(name)};
   const auto beside = name_beside(namer, name, {});
@@ -123,9 +116,11 @@ Result<std::string> with_resolved_folder(const std::string& path) {
 }
 
 Result<Confinement> Confinement::create(const std::vector<std::string>& allowed,
-                                        FileSharing sharing) {
+                                        FileSharing sharing,
+                                        std::shared_ptr<RemoteCache> cache) {
   Confinement confinement;
   confinement.sharing_ = sharing;
+  confinement.cache_ = std::move(cache);
   for (const std::string& folder : allowed) {
     if (is_remote_name(folder)) {
       auto remote = remote_folder(folder);
@@ -145,7 +140,12 @@ Result<Confinement> Confinement::create(const std::vector<std::string>& allowed,
 }
 
 Result<OpenedFile> Confinement::open(const std::string& namer, std::string_view name) const {
-  if (is_remote_name(namer)) return open_remote(namer, name, allowed_);
+  if (is_remote_name(namer)) {
+    OpenedFile file;
+    file.path = TRY(name_beside(namer, name, allowed_));
+    file.source = TRY(open_source(file.path, sharing_, cache_.get()));
+    return file;
+  }
   TRY(check_file_name(namer, name));
   const std::string home = fs::path(namer).parent_path().string();
   const std::string path = (fs::path(home) / fs::path(name)).string();

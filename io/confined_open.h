@@ -12,6 +12,8 @@
 
 namespace underlay {
 
+class RemoteCache;
+
 struct OpenedFile {
   std::shared_ptr<const Source> source;
   // Its folder without symbolic links, where names in the image start; or its shown_name().
@@ -34,10 +36,12 @@ class NamedFiles {
 
 class Confinement final : public NamedFiles {
  public:
-  // `allowed`: folders of the operator's (--allow-path), which may also hold block devices, or URLs.
-  // Fails when a folder does not exist or is none. `sharing`: of all local files that are opened.
+  // `allowed`: folders of the operator's (--allow-path), which may also hold block devices, or
+  // URLs. Fails when a folder does not exist or is none. `sharing`: of all local files that are
+  // opened; those on servers are read through `cache`, if there is one.
   static Result<Confinement> create(const std::vector<std::string>& allowed,
-                                    FileSharing sharing = FileSharing::kNoWriter);
+                                    FileSharing sharing = FileSharing::kNoWriter,
+                                    std::shared_ptr<RemoteCache> cache = nullptr);
   Confinement() = default;  // only beneath the naming image's folder
 
   // `name` may be relative or absolute. Where it leads to decides, after all ".." and symbolic
@@ -48,6 +52,7 @@ class Confinement final : public NamedFiles {
  private:
   std::vector<std::string> allowed_;  // absolute, no symbolic link; or a remote_folder()
   FileSharing sharing_ = FileSharing::kNoWriter;
+  std::shared_ptr<RemoteCache> cache_;
 };
 
 // Where a name in an image leads.
@@ -65,9 +70,9 @@ struct NamedPlace {
   FileIdentity identity{};  // unless kMissing
 };
 
-// What Confinement::open() of no allowed folder would come to. No file is opened; servers are asked.
-// `namer` as there. kMalformed for what can be no file's name, kIo when the file system does not
-// tell. May block.
+// What Confinement::open() of no allowed folder would come to. No file is opened; servers are
+// asked. `namer` as there. kMalformed for what can be no file's name, kIo when the file system does
+// not tell. May block.
 Result<NamedPlace> locate_named_file(const std::string& namer, std::string_view name);
 
 }  // namespace underlay

@@ -110,6 +110,16 @@ class Source {
   // nobody vouches for that; then nothing that is read may be kept for longer than this source.
   virtual std::optional<std::string> content_id() const { return std::nullopt; }
 
+  // Where the bytes are, for all processes and machines: two places have two names. Without
+  // passwords, for it is stored and shown. "" when that cannot be said.
+  virtual std::string lasting_name() const { return name(); }
+
+  // As read_at(), for who keeps the bytes (a cache above this source): nothing of them is kept
+  // here, and no more is fetched.
+  virtual Result<void> fetch_at(uint64_t offset, MutableByteSpan out) const {
+    return read_at(offset, out);
+  }
+
   // nullopt for what is no file.
   virtual std::optional<FileIdentity> identity() const { return std::nullopt; }
 };

@@ -72,11 +72,10 @@ Result<CageReport> enter_cage(const CagePlan& plan) {
   if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
     return fail_errno(errno, "cannot set no_new_privs");
   }
-  LandlockRights rights{
-      .readable = plan.folders,
-      .removed_from = folders_of(plan.removed),
-      .written = plan.written,
-      .ports = plan.ports};
+  LandlockRights rights{.readable = plan.folders,
+                        .removed_from = folders_of(plan.removed),
+                        .written = plan.written,
+                        .ports = plan.ports};
   // What the kernel says of its devices.
   if (plan.kernel_device) rights.readable.emplace_back("/sys");
   rights.readable.insert(rights.readable.end(), plan.system_files.begin(), plan.system_files.end());

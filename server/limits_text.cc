@@ -69,7 +69,7 @@ std::string limits_text() {
   heading("Images");
   line("unpacked clusters in memory", bytes(caches.clusters), "--cluster-cache");
   line("tables of images in memory", bytes(caches.tables), "--table-cache");
-  line("files of images on other machines", bytes(Options{}.cache_size), "--cache-size");
+  line("files of images on servers", bytes(Options{}.cache_size), "--cache-size");
   line("images in a chain", kMaxChainDepth, "the image is refused");
   line("dirty bitmaps of an export (-B)", limits::kDirtyBitmaps, "they are refused");
   line("block of a compressed file", bytes(kMaxPackedBlock), "the file is refused");

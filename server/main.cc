@@ -254,9 +254,10 @@ Result<void> serve(const StartedProgram& program, std::vector<ListenSocket> inhe
   if (!options.user.empty()) user = TRY(find_service_user("--user", options.user));
   std::optional<KernelDevice> device;
   if (!options.device.empty()) device.emplace(TRY(KernelDevice::prepare(options)));
-  const Confinement files = TRY(Confinement::create(options.allow_paths, options.sharing));
   Caches caches(options.caches);
   caches.remote = TRY(open_remote_cache(options, user, log));
+  const Confinement files =
+      TRY(Confinement::create(options.allow_paths, options.sharing, caches.remote));
   std::string directory;
   if (!options.directory.empty()) directory = TRY(with_resolved_folder(options.directory + "/"));
   ExportCatalog catalog({.path = directory,

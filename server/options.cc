@@ -259,7 +259,7 @@ Result<std::string> socket_path(const GivenOptions& given, std::string_view name
               printable(path, 200));
 }
 
-// The cache of images on other machines.
+// The cache of images on servers.
 Result<void> read_cache(const GivenOptions& given, Options& options) {
   options.cache_dir = given.last_or("cache-dir", "");
   if (given.has("cache-dir") && options.cache_dir.empty()) {

@@ -14,7 +14,7 @@ constexpr const char* kUsage = R"(Usage: underlay-nbd [OPTIONS] FILE
   or:  underlay-nbd -L [OPTIONS]
   or:  underlay-nbd ctl [OPTIONS] COMMAND [KEY=VALUE]...
 Serves disk images read-only to NBD clients; takes the options of qemu-nbd -r.
-FILE may also be http://HOST/PATH, https://HOST/PATH or s3://BUCKET/KEY.
+FILE may also be http://HOST/PATH, https://HOST/PATH, s3://BUCKET/KEY or nbd://HOST/NAME.
 
 Commands:
   ctl COMMAND [KEY=VALUE]...    ask a running server, see 'underlay-nbd ctl --help'
@@ -61,14 +61,14 @@ General purpose options:
                             repeatable
       --reader NAME         who reads the images: 'own' (default), or 'libyal' (libqcow, libvhdi)
                             for a second opinion
-      --cache-dir DIR       keep what is read of images on other machines in the folder DIR, which
-                            servers may share
+      --cache-dir DIR       keep what is read of images on servers in the folder DIR, which several
+                            underlay-nbd may share
       --cache-size SIZE     of all files in DIR (default '10G', at least '16M', suffixes K, M, G)
       --cache-immutable PATTERN
-                            the content of NBD exports whose URI has PATTERN (*, ?, []) never
-                            changes, so that it may be kept; repeatable
-      --prefetch WHAT       fetch images on other machines before they are read: 'all' of them, or
-                            'boot': what was read in the first minute when they were served last
+                            the content of images whose URI has PATTERN (*, ?, []) never changes,
+                            so that it may be kept without a strong ETag; repeatable
+      --prefetch WHAT       fetch images on servers before they are read: 'all' of them, or 'boot':
+                            what was read in the first minute when they were served last
       --prefetch-rate SIZE  bytes a second for that (default '32M', suffixes K, M, G)
       --cluster-cache SIZE  memory for unpacked clusters (default '64M', suffixes K, M, G)
       --table-cache SIZE    memory for tables of images (default '32M', suffixes K, M, G)

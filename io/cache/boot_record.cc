@@ -15,18 +15,15 @@ void BootRecord::note(uint64_t first, uint64_t end) {
   if (ended_.load(std::memory_order_relaxed)) return;
   const std::lock_guard lock(mutex_);
   if (begun_ && !first_read_) first_read_ = Clock::now();
-  for (uint64_t block = first; block < end && count_ < kMostBlocks; ++block) {
-    const auto place = static_cast<size_t>(block);
-    if (read_[place]) continue;
-    read_[place] = true;
-    ++count_;
+  for (uint64_t block = first; block < end && read_.size() < kMostBlocks; ++block) {
+    if (!read_.insert(block).second) continue;
     if (!runs_.empty() && runs_.back().first + runs_.back().count == block) {
       ++runs_.back().count;
     } else {
       runs_.push_back({.first = block, .count = 1});
     }
   }
-  if (count_ == kMostBlocks) ended_ = true;
+  if (read_.size() == kMostBlocks) ended_ = true;
 }
 
 void BootRecord::begin() {
@@ -42,7 +39,7 @@ bool BootRecord::is_over(Clock::time_point now) const {
 std::vector<BlockRun> BootRecord::end() {
   ended_ = true;
   const std::lock_guard lock(mutex_);
-  return runs_;
+  return first_read_ ? runs_ : std::vector<BlockRun>();
 }
 
 std::vector<std::byte> boot_file(const std::vector<BlockRun>& runs) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <mutex>
 #include <optional>
+#include <unordered_set>
 #include <vector>
 
 #include "io/bytes.h"
@@ -23,17 +24,14 @@ class BootRecord {
  public:
   using Clock = std::chrono::steady_clock;
 
-  // `blocks`: of the image.
-  explicit BootRecord(uint64_t blocks) : read_(static_cast<size_t>(blocks)) {}
-
-  // A read of these blocks. Cheap once the record is over. REQUIRES: they are of the image.
+  // A read of these blocks. Cheap once the record is over.
   void note(uint64_t first, uint64_t end);
 
   // Serving begins: kTime after the next read the record is over. What was read before is part of
   // it.
   void begin();
   bool is_over(Clock::time_point now) const;
-  // Notes no more. What was read.
+  // Notes no more. What was read; nothing when nobody read since begin().
   std::vector<BlockRun> end();
 
   static constexpr std::chrono::seconds kTime{60};
@@ -42,9 +40,8 @@ class BootRecord {
  private:
   std::atomic<bool> ended_ = false;
   mutable std::mutex mutex_;  // of what follows
-  std::vector<bool> read_;
+  std::unordered_set<uint64_t> read_;  // at most kMostBlocks
   std::vector<BlockRun> runs_;
-  uint64_t count_ = 0;
   bool begun_ = false;
   std::optional<Clock::time_point> first_read_;  // since then
 };

@@ -19,6 +19,9 @@ namespace {
 constexpr const char* kUsageFile = "usage";
 constexpr uint64_t kBlockUnit = 512;  // of stat's st_blocks
 
+// What is remembered of first reads is small, and of use once the blocks have gone.
+constexpr std::chrono::nanoseconds kBootStays = std::chrono::hours(30 * 24);
+
 // Others hold the lock while they count and evict.
 constexpr std::chrono::milliseconds kUsageTime{5'000};
 
@@ -141,12 +144,13 @@ Result<std::vector<CacheDirectory::File>> CacheDirectory::files() const {
   errno = 0;
   while (const dirent* entry = ::readdir(folder.get())) {
     struct stat status;
-    if (parse_cache_file_name(entry->d_name) &&
-        ::fstatat(fd_.get(), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0) {
-      all.push_back(
-          {.name = entry->d_name,
-           .bytes = static_cast<uint64_t>(status.st_blocks) * kBlockUnit,
-           .used_ns = int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec});
+    const auto name = parse_cache_file_name(entry->d_name);
+    if (name && ::fstatat(fd_.get(), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0) {
+      const int64_t used = int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
+      all.push_back({.name = entry->d_name,
+                     .bytes = static_cast<uint64_t>(status.st_blocks) * kBlockUnit,
+                     .used_ns = used,
+                     .goes_ns = used + (name->is_boot ? kBootStays.count() : 0)});
     }
     errno = 0;
   }
@@ -168,6 +172,7 @@ Result<std::vector<std::byte>> CacheDirectory::read_boot_file(const std::string&
         path_);
   }
   std::vector<std::byte> bytes(size);
+  (void)::futimens(fd.get(), nullptr);  // it is used
   const ssize_t got = ::pread(fd.get(), bytes.data(), bytes.size(), 0);
   bytes.resize(got < 0 ? 0 : static_cast<size_t>(got));
   return bytes;
@@ -193,7 +198,7 @@ Result<uint64_t> CacheDirectory::evict_to(uint64_t bytes) {
   uint64_t used = 0;
   for (const File& file : all) used += file.bytes;
   if (used <= bytes) return used;
-  std::ranges::sort(all, {}, &File::used_ns);
+  std::ranges::sort(all, {}, &File::goes_ns);
   for (const File& file : all) {
     if (used <= bytes) break;
     if (::unlinkat(fd_.get(), file.name.c_str(), 0) != 0 && errno != ENOENT) {

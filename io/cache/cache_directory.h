@@ -72,7 +72,7 @@ class CacheDirectory {
   Result<CacheContents> contents() const;
 
   // What is remembered of the first reads of an object (boot_record.h), without looking into it.
-  // kNotFound: nothing. May block.
+  // It outlives blocks, which are what it is needed for. kNotFound: nothing. May block.
   Result<std::vector<std::byte>> read_boot_file(const std::string& object) const;
   Result<void> write_boot_file(const std::string& object, ByteSpan bytes) const;
   static constexpr size_t kLargestBootFile = 512 << 10;
@@ -85,6 +85,7 @@ class CacheDirectory {
     std::string name;
     uint64_t bytes = 0;
     int64_t used_ns = 0;  // since 1970
+    int64_t goes_ns = 0;  // the least goes first
   };
   CacheDirectory(UniqueFd fd, std::string path, uint64_t limit);
   Result<std::vector<File>> files() const;

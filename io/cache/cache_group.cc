@@ -54,8 +54,8 @@ Result<size_t> read_fully(int fd, off_t offset, MutableByteSpan out) {
 Result<void> write_fully(int fd, off_t offset, ByteSpan bytes) {
   while (!bytes.empty()) {
     const ssize_t put = ::pwrite(fd, bytes.data(), bytes.size(), offset);
-    if (put < 0 && errno != EINTR) return fail_errno(errno, "cannot write");
-    if (put <= 0) continue;
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0) return fail_errno(put < 0 ? errno : ENOSPC, "cannot write");
     offset += put;
     bytes = bytes.subspan(static_cast<size_t>(put));
   }

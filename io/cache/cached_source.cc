@@ -62,7 +62,7 @@ Result<std::shared_ptr<const Flights::Buffer>> CachedSource::fly(Flights::Own& o
   const uint64_t begin = first * kCacheBlock;
   const uint64_t end = std::min(size(), (first + count) * kCacheBlock);
   auto bytes = std::make_shared<Flights::Buffer>(static_cast<size_t>(end - begin));
-  TRY(remote_->read_at(begin, *bytes));
+  TRY(remote_->fetch_at(begin, *bytes));
   shared_.cache.count_fetch(bytes->size());
   for (unsigned i = 0; i < count; ++i) {
     shared_.cache.store(object_, first + i,
@@ -77,6 +77,7 @@ Result<CachedSource::Fetched> CachedSource::fetch(uint64_t first, uint64_t count
   uint64_t block = first;
   while (block < first + count && shared_.cache.has(object_, block)) ++block;
   if (block == first + count) return Fetched{.next = block, .bytes = 0};
+  if (!shared_.cache.may_store()) return fail(ErrorKind::kLimit, "the cache keeps nothing now");
   const unsigned wanted = std::min(within_group(block, first + count - block), kMostBlocks);
   const Flights::Joined joined = shared_.flights.join(object_.number(), block, wanted);
   if (!joined.own) return Fetched{.next = block + 1, .bytes = 0};

@@ -51,12 +51,14 @@ class CachedSource final : public Source, public std::enable_shared_from_this<Ca
   Result<void> check_unchanged() const override { return remote_->check_unchanged(); }
   bool was_replaced() const override { return remote_->was_replaced(); }
   std::optional<std::string> content_id() const override { return object_.facts().id; }
+  std::string lasting_name() const override { return remote_->lasting_name(); }
   std::optional<FileIdentity> identity() const override { return remote_->identity(); }
 
   const CacheObject& object() const { return object_; }
 
   // Brings blocks into the cache. The bytes that had to be fetched for that: those from `first` on
-  // that one request brings; the rest is left, and `next` is where it begins. May block.
+  // that one request brings; the rest is left, and `next` is where it begins. Fails when nothing
+  // can be kept. May block.
   struct Fetched {
     uint64_t next = 0;
     uint64_t bytes = 0;

@@ -75,6 +75,9 @@ class DiskCache {
   size_t read_now(const CacheObject& object, uint64_t block, size_t skip, MutableByteSpan out);
   // Is it probably there? May block.
   bool has(const CacheObject& object, uint64_t block);
+  // May anything be kept now? Not in a folder that cannot be written to, and not for a while after
+  // a failure.
+  bool may_store() const;
   // Keeps a block if there is room. May block. REQUIRES: the bytes are all of the block.
   void store(const CacheObject& object, uint64_t block, ByteSpan bytes);
 
@@ -136,7 +139,6 @@ class DiskCache {
                                        CacheGroup::Make make);
   std::shared_ptr<CacheGroup> keep_open(Key key, std::shared_ptr<CacheGroup> group);
   bool take_room(uint64_t bytes);
-  bool may_store() const;
   void fail_softly(const Error& error, bool of_storing);
 
   const std::chrono::seconds touch_interval_;

@@ -7,6 +7,8 @@ namespace {
 
 constexpr std::chrono::seconds kTick{1};         // between looks at records
 constexpr std::chrono::seconds kRemoteAway{10};  // before a source that failed is tried again
+// To look at: of those that are there already. The server may be asked to end meanwhile.
+constexpr uint64_t kBlocksAtOnce = 4096;
 
 }  // namespace
 
@@ -19,9 +21,8 @@ Prefetcher::~Prefetcher() {
   if (thread_.joinable()) thread_.join();
 }
 
-std::shared_ptr<BootRecord> Prefetcher::new_record(const CacheObject& object) const {
-  if (config_.what != PrefetchWhat::kBoot) return nullptr;
-  return std::make_shared<BootRecord>(object.blocks());
+std::shared_ptr<BootRecord> Prefetcher::new_record() const {
+  return config_.what == PrefetchWhat::kBoot ? std::make_shared<BootRecord>() : nullptr;
 }
 
 std::vector<BlockRun> Prefetcher::load(const CacheObject& object) const {
@@ -50,7 +51,12 @@ void Prefetcher::add(const std::shared_ptr<const CachedSource>& source,
 }
 
 void Prefetcher::start() {
-  if (config_.what != PrefetchWhat::kNothing) thread_ = std::thread([this] { run(); });
+  if (config_.what == PrefetchWhat::kNothing) return;
+  {
+    const std::lock_guard lock(mutex_);
+    for (Recording& recording : recordings_) recording.record->begin();
+  }
+  thread_ = std::thread([this] { run(); });
 }
 
 void Prefetcher::run() {
@@ -77,7 +83,8 @@ void Prefetcher::fetch_next(std::unique_lock<std::mutex>& lock) {
   Clock::duration time{};
   if (source && !work.runs.empty()) {
     BlockRun& run = work.runs.front();
-    const auto fetched = without_exceptions([&] { return source->fetch(run.first, run.count); });
+    const uint64_t count = std::min(run.count, kBlocksAtOnce);
+    const auto fetched = without_exceptions([&] { return source->fetch(run.first, count); });
     if (fetched) {
       time = std::chrono::nanoseconds(1'000'000'000 * fetched->bytes / config_.rate);
       run.count -= std::min(run.count, fetched->next - run.first);
@@ -102,7 +109,10 @@ void Prefetcher::save_records(std::unique_lock<std::mutex>& lock, bool all) {
   const auto now = BootRecord::Clock::now();
   const auto over =
       std::partition(recordings_.begin(), recordings_.end(),
-                     [&](const Recording& one) { return !all && !one.record->is_over(now); });
+                     [&](const Recording& one) {
+                       const bool is_open = one.record.use_count() > 1;
+                       return !all && is_open && !one.record->is_over(now);
+                     });
   std::vector<Recording> ended(std::make_move_iterator(over),
                                std::make_move_iterator(recordings_.end()));
   recordings_.erase(over, recordings_.end());

@@ -32,7 +32,7 @@ class Prefetcher {
   ~Prefetcher();
 
   // What a source is to note its reads in; null when nobody wants to know.
-  std::shared_ptr<BootRecord> new_record(const CacheObject& object) const;
+  std::shared_ptr<BootRecord> new_record() const;
   // Takes its turn once the thread runs. `record`: of new_record().
   void add(const std::shared_ptr<const CachedSource>& source, std::shared_ptr<BootRecord> record);
 

@@ -17,30 +17,40 @@ Result<std::unique_ptr<RemoteCache>> RemoteCache::open(const Config& config, Log
   return std::unique_ptr<RemoteCache>(new RemoteCache(config, std::move(disk)));
 }
 
-std::optional<std::string> RemoteCache::content_id_of(const Source& source) const {
-  if (auto id = source.content_id()) return id;
+// Errors say why it is not to be cached.
+Result<std::string> RemoteCache::content_id_of(const Source& source) const {
+  auto id = source.content_id();
+  const std::string name = source.lasting_name();
   const auto matches = [&](const std::string& pattern) {
-    return ::fnmatch(pattern.c_str(), source.name().c_str(), 0) == 0;
+    return ::fnmatch(pattern.c_str(), name.c_str(), 0) == 0;
   };
-  if (std::ranges::any_of(immutable_, matches)) return "immutable " + source.name();
-  return std::nullopt;
+  if (!id && name.empty()) {
+    return fail(
+        ErrorKind::kUnsupported,
+        "its URL has a query that is neither a version nor a signature, and may choose what "
+        "is read");
+  }
+  if (!id && std::ranges::any_of(immutable_, matches)) id = "immutable " + name;
+  if (!id) {
+    return fail(ErrorKind::kUnsupported,
+                "nothing tells whether its content changes; --cache-immutable PATTERN says that it "
+                "does not");
+  }
+  if (id->size() > kMaxContentId) return fail(ErrorKind::kLimit, "its name is too long");
+  return *std::move(id);
 }
 
 std::shared_ptr<const Source> RemoteCache::wrap(std::shared_ptr<const Source> source) {
-  if (source->name().find("://") == std::string::npos) return source;
   const auto id = content_id_of(*source);
-  if (!id || id->size() > kMaxContentId) {
-    disk_->log().warn(fmt::format(
-        "{}: is not cached: {}", printable(source->name()),
-        id ? "its name is too long"
-           : "nothing tells whether its content changes; --cache-immutable PATTERN says that it "
-             "does not"));
+  if (!id) {
+    disk_->log().warn(
+        fmt::format("{}: is not cached: {}", printable(source->name()), id.error().message));
     return source;
   }
   const uint64_t size = source->size();
   const CachedSource::Shared shared{.cache = *disk_, .flights = flights_, .ahead = background_};
   const CacheObject object = disk_->object({.id = *id, .size = size});
-  auto record = prefetcher_.new_record(object);
+  auto record = prefetcher_.new_record();
   auto cached = std::make_shared<const CachedSource>(std::move(source), object, shared, record);
   prefetcher_.add(cached, std::move(record));
   return cached;

@@ -1,4 +1,4 @@
-// What a program has for images on other machines: the cache in a local folder, the threads that
+// What a program has for images on servers: the cache in a local folder, the threads that
 // fetch ahead, and what is fetched before anybody asks for it.
 #pragma once
 
@@ -21,15 +21,15 @@ class RemoteCache {
   struct Config {
     DiskCache::Config disk;
     Prefetcher::Config prefetch{};
-    // Names of sources (with *, ? and []), whose content the operator says never changes.
+    // Lasting names of sources (with *, ? and []), whose content the operator says never changes.
     std::vector<std::string> immutable;
   };
   // As DiskCache::open(). `log` outlives it.
   static Result<std::unique_ptr<RemoteCache>> open(const Config& config, Log& log);
 
-  // `source`, read through the cache when it is remote and its content is known to stay the same:
-  // by its content_id(), or by the operator's word, which binds the name and the size. Else as it
-  // is; of a remote one the log says so.
+  // `source`, of another machine, read through the cache when its content is known to stay the
+  // same: by its content_id(), or by the operator's word, which binds the lasting_name() and the
+  // size. Else as it is, and the log says so. May block.
   std::shared_ptr<const Source> wrap(std::shared_ptr<const Source> source);
 
   // Starts the threads, once the process may have any. Until then nothing is fetched ahead.
@@ -39,7 +39,7 @@ class RemoteCache {
 
  private:
   RemoteCache(const Config& config, std::unique_ptr<DiskCache> disk);
-  std::optional<std::string> content_id_of(const Source& source) const;
+  Result<std::string> content_id_of(const Source& source) const;
 
   const std::vector<std::string> immutable_;
   const std::unique_ptr<DiskCache> disk_;

@@ -38,9 +38,9 @@ class HttpSource final : public Source {
   HttpSource(HttpTarget target, const HttpLimits& limits)
       : target_(std::move(target)), limits_(limits) {}
 
-  Result<void> open() {
+  Result<void> open(HttpKeeper keeper) {
     auto reader = std::make_unique<RangeReader>(target_, limits_);
-    std::vector<std::byte> first(ReadWindows::kWindowBytes);
+    std::vector<std::byte> first(keeper == HttpKeeper::kCaller ? 1 : ReadWindows::kWindowBytes);
     pin_ = TRY(reader->open(first));
     windows_.emplace(pin_.size, first,
                      [this](uint64_t offset, MutableByteSpan out) { return fetch(offset, out); });
@@ -55,23 +55,19 @@ class HttpSource final : public Source {
   const std::string& name() const override { return target_.shown; }
   std::optional<FileIdentity> identity() const override { return identity_; }
   uint64_t size() const override { return pin_.size; }
+  std::string lasting_name() const override { return target_.lasting; }
+
+  // Last-Modified counts seconds: it does not tell two versions of the same second apart.
+  std::optional<std::string> content_id() const override {
+    if (target_.lasting.empty() || !pin_.has_strong_etag()) return std::nullopt;
+    return fmt::format("{} {}", target_.lasting, pin_.etag);
+  }
 
   Result<void> read_at(uint64_t offset, MutableByteSpan out) const override {
-    if (out.empty()) return {};
-    Result<void> done;
-    if (!range_within(offset, out.size(), pin_.size)) {
-      done = fail(ErrorKind::kTruncated,
-                  "{} bytes lie beyond the end of the object, which has {} bytes", out.size(),
-                  pin_.size);
-    } else if (changed_.load(std::memory_order_acquire)) {
-      done = check_known();
-    } else if (out.size() <= ReadWindows::kWindowBytes) {
-      done = windows_->read(offset, out);
-    } else {
-      done = fetch(offset, out);
-    }
-    if (!done) return in_file(std::move(done).error(), target_.shown, offset);
-    return {};
+    return read(offset, out, out.size() <= ReadWindows::kWindowBytes);
+  }
+  Result<void> fetch_at(uint64_t offset, MutableByteSpan out) const override {
+    return read(offset, out, false);
   }
 
   size_t read_cached(uint64_t offset, MutableByteSpan out) const override {
@@ -93,6 +89,22 @@ class HttpSource final : public Source {
   }
 
  private:
+  Result<void> read(uint64_t offset, MutableByteSpan out, bool by_windows) const {
+    if (out.empty()) return {};
+    Result<void> done;
+    if (!range_within(offset, out.size(), pin_.size)) {
+      done = fail(ErrorKind::kTruncated,
+                  "{} bytes lie beyond the end of the object, which has {} bytes", out.size(),
+                  pin_.size);
+    } else if (changed_.load(std::memory_order_acquire)) {
+      done = check_known();
+    } else {
+      done = by_windows ? windows_->read(offset, out) : fetch(offset, out);
+    }
+    if (!done) return in_file(std::move(done).error(), target_.shown, offset);
+    return {};
+  }
+
   Result<void> fetch(uint64_t offset, MutableByteSpan out) const {
     TRY(check_known());
     std::unique_ptr<RangeReader> reader = take_reader();
@@ -164,12 +176,12 @@ class HttpSource final : public Source {
 
 }  // namespace
 
-Result<std::shared_ptr<const Source>> open_http_source(const std::string& name,
+Result<std::shared_ptr<const Source>> open_http_source(const std::string& name, HttpKeeper keeper,
                                                        const HttpLimits& limits) {
   HttpTarget target = TRY(http_target(name));
   const std::string shown = target.shown;
   auto source = std::make_shared<HttpSource>(std::move(target), limits);
-  auto opened = source->open();
+  auto opened = source->open(keeper);
   if (!opened) return in_file(std::move(opened).error(), shown);
   return source;
 }

@@ -18,7 +18,13 @@ namespace underlay {
 // of it. The object is pinned: once it is another one (its ETag, Last-Modified or size), every read
 // fails and says so, and so does check_unchanged(). kNotFound when there is none, kDenied when the
 // server does not allow it, kUnsupported when the server knows no ranges. Blocks.
+//
+// What is read in small pieces is kept in memory (read_windows.h), and so is the beginning of the
+// object, which is asked for to learn what it is. With kCaller only one byte of it is, because
+// whoever opens it reads by fetch_at() and keeps the bytes.
+enum class HttpKeeper : uint8_t { kSource, kCaller };
 Result<std::shared_ptr<const Source>> open_http_source(const std::string& name,
+                                                       HttpKeeper keeper = HttpKeeper::kSource,
                                                        const HttpLimits& limits = {});
 
 }  // namespace underlay

@@ -13,6 +13,7 @@ Result<HttpTarget> store_target(const std::string& name) {
   HttpTarget target;
   target.url = TRY(s3_object_url(store, name));
   target.shown = name;
+  target.lasting = lasting_url(target.url);
   target.ca_file = ca_file_for(name);
   target.signing = store.signing();
   target.credentials = TRY(AwsCredentialSource::of_process());
@@ -38,6 +39,7 @@ Result<HttpTarget> http_target(const std::string& name) {
   HttpTarget target;
   target.url = url_part(url.get(), CURLUPART_URL);
   target.shown = shown;
+  target.lasting = lasting_url(target.url);
   target.ca_file = ca_file_for(name);
   return target;
 }

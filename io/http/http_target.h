@@ -13,6 +13,7 @@ namespace underlay {
 struct HttpTarget {
   std::string url;      // complete: it may hold a presigned URL's signature
   std::string shown;    // for messages; the folder in which names in the image start
+  std::string lasting;  // Source::lasting_name()
   std::string ca_file;  // certificates of those who may vouch for the server; "" = the system's
   // Of an S3 store.
   std::string signing;                               // as CURLOPT_AWS_SIGV4 takes it; "" = no store

@@ -43,6 +43,28 @@ bool resolve_dots(std::string_view path, Empty empty, std::vector<std::string_vi
   }
 }
 
+// Parameters of a query, in lower case: those that choose one of an object's versions, and those
+// that sign a URL (Amazon S3, signature versions 4 and 2; CloudFront; Google; Azure).
+constexpr std::array<std::string_view, 3> kVersions = {"versionid", "generation", "snapshot"};
+constexpr std::array<std::string_view, 2> kSignatureFamilies = {"x-amz-", "x-goog-"};
+constexpr std::string_view kSignatures =
+    " awsaccesskeyid googleaccessid signature expires key-pair-id policy saoid scid se si sig sip "
+    "ske skoid sks skt sktid skv sp spr sr srt ss st sv ";
+
+enum class Parameter : uint8_t { kVersion, kSignature, kUnknown };
+
+Parameter kind_of_parameter(std::string_view parameter) {
+  std::string name(parameter.substr(0, parameter.find('=')));
+  std::ranges::transform(name, name.begin(), [](char letter) {
+    return letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter;
+  });
+  const auto begins = [&](std::string_view family) { return name.starts_with(family); };
+  if (std::ranges::find(kVersions, name) != kVersions.end()) return Parameter::kVersion;
+  const bool signs = std::ranges::any_of(kSignatureFamilies, begins) ||
+                     kSignatures.find(" " + name + " ") != std::string_view::npos;
+  return signs ? Parameter::kSignature : Parameter::kUnknown;
+}
+
 }  // namespace
 
 bool is_s3_name(std::string_view name) { return begins_with(name, kS3); }
@@ -63,6 +85,30 @@ std::string shown_name(const std::string& name) {
   const size_t at = shown.substr(0, end).rfind('@');
   if (at != std::string::npos && at >= start) shown.erase(start, at + 1 - start);
   return shown;
+}
+
+std::string lasting_url(const std::string& url) {
+  std::string lasting = shown_name(url);
+  const size_t start = url.find('?');
+  if (start == std::string::npos) return lasting;
+  std::string_view query = std::string_view(url).substr(start + 1);
+  char before = '?';
+  while (!query.empty()) {
+    const std::string_view parameter = query.substr(0, query.find('&'));
+    query.remove_prefix(std::min(query.size(), parameter.size() + 1));
+    if (parameter.empty()) continue;
+    switch (kind_of_parameter(parameter)) {
+      case Parameter::kVersion:
+        lasting.append(1, before).append(parameter);
+        before = '&';
+        break;
+      case Parameter::kSignature:
+        break;
+      case Parameter::kUnknown:
+        return {};
+    }
+  }
+  return lasting;
 }
 
 Result<std::string> name_beside(const std::string& namer, std::string_view name,

@@ -18,6 +18,11 @@ bool is_s3_name(std::string_view name);
 // they are. Where such an image names a file, the name starts in the folder of this.
 std::string shown_name(const std::string& name);
 
+// `url`, http or https, without its secrets, but with all that chooses the object: so of its query
+// the version of an object stays, and what signs it (of presigned URLs of Amazon, Google and Azure)
+// goes. "" when the query has anything else, which may be either.
+std::string lasting_url(const std::string& url);
+
 // The remote name that `name`, which stands in the image `namer` (a shown_name()), means. It must
 // lead beneath the folder of `namer`, or beneath one of `allowed` (remote_folder()); else kDenied,
 // also for absolute names, which are those of a local disk. kMalformed for what can be no file's

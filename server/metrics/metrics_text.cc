@@ -163,8 +163,7 @@ void put_remote_cache(Text& text, const Caches& caches) {
   counter("remote_cache_hits_total", "Reads of blocks that the cache on disk answered.",
           counts.hits);
   counter("remote_cache_hit_bytes_total", "Their bytes.", counts.hit_bytes);
-  counter("remote_fetches_total", "Requests to other machines for blocks of images.",
-          counts.fetches);
+  counter("remote_fetches_total", "Requests to servers for blocks of images.", counts.fetches);
   counter("remote_fetched_bytes_total", "Their bytes.", counts.fetched_bytes);
   counter("remote_cache_failures_total",
           "Damaged blocks, and failures of the folder of the cache on disk.",

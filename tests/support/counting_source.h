@@ -4,6 +4,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,7 +15,8 @@ namespace underlay::test {
 
 class CountingSource final : public Source {
  public:
-  explicit CountingSource(std::vector<std::byte> bytes, std::string id = "id",
+  // `id`: content_id().
+  explicit CountingSource(std::vector<std::byte> bytes, std::optional<std::string> id = "id",
                           std::string name = "memory")
       : memory_(std::move(bytes), std::move(name)),
         id_(std::move(id)),
@@ -34,7 +36,10 @@ class CountingSource final : public Source {
     return memory_.read_at(offset, out);
   }
 
-  std::function<void()> before_read;  // on the reading thread
+  std::string lasting_name() const override { return lasting.value_or(name()); }
+
+  std::optional<std::string> lasting;  // lasting_name(), unless it is the name
+  std::function<void()> before_read;   // on the reading thread
   std::atomic<bool> fails = false;
 
   uint64_t requests() const { return requests_; }
@@ -48,7 +53,7 @@ class CountingSource final : public Source {
 
  private:
   MemorySource memory_;
-  std::string id_;
+  std::optional<std::string> id_;
   mutable std::vector<std::atomic<unsigned>> blocks_;
   mutable std::atomic<uint64_t> requests_ = 0;
   mutable std::atomic<uint64_t> bytes_ = 0;

@@ -67,7 +67,7 @@ Result<void> run(const Words& words) {
   limits.range = std::chrono::milliseconds(std::stoul(words.at(2)));
   limits.connect = limits.range;
   limits.stall = std::chrono::ceil<std::chrono::seconds>(limits.range / 4);
-  const auto source = TRY(open_http_source(words.at(1), limits));
+  const auto source = TRY(open_http_source(words.at(1), HttpKeeper::kSource, limits));
   if (words.at(0) == "pause") {
     read_when_asked(*source, std::stoull(words.at(3)), std::stoull(words.at(4)));
     return {};

@@ -217,6 +217,20 @@ TEST_CASE("disk cache: the limit holds for all users together, and the last used
   CHECK(contents->objects[0].facts == ObjectFacts{.id = "image", .size = kObjectSize});
 }
 
+TEST_CASE("disk cache: what is remembered of first reads outlives the blocks") {
+  const TempFolder folder;
+  const User user(folder);
+  CacheDirectory& directory = user.cache->directory();
+  const std::string name = user.object("booted").name();
+  REQUIRE(directory.write_boot_file(name, as_bytes("runs")));
+  user.store(0, block_of(0));
+  REQUIRE(user.cache->trim(16 << 10));
+  CHECK(user.read(0).empty());
+  CHECK(directory.read_boot_file(name));
+  REQUIRE(user.cache->trim(0));
+  CHECK_FALSE(directory.read_boot_file(name));
+}
+
 TEST_CASE("disk cache: whoever has an evicted file open reads on, until it closes it") {
   const TempFolder folder;
   const User first(folder);

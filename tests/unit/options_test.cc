@@ -161,7 +161,7 @@ TEST_CASE("options: an image may be an NBD export, which is raw unless -f says o
   CHECK(parsed({"FILE"}).exports[0].open.format == "");
 }
 
-TEST_CASE("options: the cache of images on other machines") {
+TEST_CASE("options: the cache of images on servers") {
   CHECK(parsed({"FILE"}).cache_dir.empty());
   const Options options = parsed({"--cache-dir=/c", "--cache-size=3G", "--cache-immutable", "a*",
                                   "--cache-immutable=b", "FILE"});

@@ -3,6 +3,8 @@
 #include <doctest/doctest.h>
 
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <thread>
 
 #include "io/cache/remote_cache.h"
@@ -18,6 +20,8 @@ using test::pattern;
 
 constexpr size_t kBlocks = 100;
 constexpr uint64_t kFast = 1ull << 40;  // bytes a second
+
+Log log{"test", false};
 
 // A program that serves `remote`.
 struct Program {
@@ -37,7 +41,6 @@ struct Program {
     REQUIRE(source->read_at(block * kCacheBlock, out));
   }
 
-  Log log{"test", false};
   std::unique_ptr<RemoteCache> cache;
   std::shared_ptr<const Source> source;
 };
@@ -58,7 +61,7 @@ bool comes_true(Condition condition) {
 }
 
 TEST_CASE("boot record: blocks in the order of their first reads, until it is over") {
-  BootRecord record(kBlocks);
+  BootRecord record;
   record.note(5, 7);
   record.note(7, 8);
   record.note(2, 3);
@@ -74,6 +77,16 @@ TEST_CASE("boot record: blocks in the order of their first reads, until it is ov
   CHECK(record.end() == runs);
   record.note(90, 91);
   CHECK(record.end() == runs);
+}
+
+TEST_CASE("boot record: what is read when nobody is served yet, alone, is nothing") {
+  BootRecord record;
+  record.note(5, 7);
+  CHECK(record.end().empty());
+  BootRecord begun;
+  begun.begin();
+  begun.note(~0ull - 3, ~0ull);
+  CHECK(begun.end() == std::vector<BlockRun>{{~0ull - 3, 3}});
 }
 
 TEST_CASE("boot record: a file that is damaged, or another image's, says nothing") {
@@ -135,6 +148,53 @@ TEST_CASE("prefetch: what was read first is fetched when the image is served aga
   remote->fails = true;
   again.read(70, 2);
   again.read(7);
+}
+
+TEST_CASE("prefetch: opening an image alone changes nothing of what is remembered of it") {
+  const TempFolder folder;
+  const auto remote = remote_image();
+  const auto serve = [&](uint64_t before, std::optional<uint64_t> after) {
+    auto opened = RemoteCache::open({.disk = {.path = folder.path("cache"), .limit = 64ull << 20},
+                                     .prefetch = {.what = PrefetchWhat::kBoot},
+                                     .immutable = {}},
+                                    log);
+    REQUIRE(opened);
+    const auto source = (*opened)->wrap(remote);
+    std::vector<std::byte> out(1);
+    REQUIRE(source->read_at(before * kCacheBlock, out));
+    (*opened)->start();
+    if (after) REQUIRE(source->read_at(*after * kCacheBlock, out));
+  };
+  const auto remembered = [&] {
+    const auto name = object_name({.id = "id", .size = remote->size()}) + ".boot";
+    std::ifstream file(folder.path("cache/" + name), std::ios::binary);
+    const std::string text{std::istreambuf_iterator<char>(file), {}};
+    return read_boot_file(as_bytes(text), kBlocks);
+  };
+  serve(3, 70);
+  CHECK(remembered() == std::vector<BlockRun>{{3, 1}, {70, 1}});
+  serve(5, std::nullopt);
+  CHECK(remembered() == std::vector<BlockRun>{{3, 1}, {70, 1}});
+}
+
+TEST_CASE("remote cache: what nobody vouches for is not kept") {
+  const TempFolder folder;
+  auto opened = RemoteCache::open({.disk = {.path = folder.path("cache"), .limit = 64ull << 20},
+                                   .prefetch = {},
+                                   .immutable = {"nbd://host/*"}},
+                                  log);
+  REQUIRE(opened);
+  const auto is_kept = [&](std::optional<std::string> id, const char* name,
+                           std::optional<std::string> lasting = std::nullopt) {
+    auto source = std::make_shared<CountingSource>(pattern(10, 1), std::move(id), name);
+    source->lasting = std::move(lasting);
+    return (*opened)->wrap(source) != source;
+  };
+  CHECK(is_kept("id", "nbd://other/x"));
+  CHECK_FALSE(is_kept(std::nullopt, "nbd://other/x"));
+  CHECK(is_kept(std::nullopt, "nbd://host/x"));
+  CHECK_FALSE(is_kept(std::nullopt, "nbd://host/x", ""));
+  CHECK_FALSE(is_kept(std::string(kMaxContentId + 1, 'a'), "nbd://host/x"));
 }
 
 }  // namespace
