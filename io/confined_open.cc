@@ -116,8 +116,7 @@ Result<std::string> with_resolved_folder(const std::string& path) {
 }
 
 Result<Confinement> Confinement::create(const std::vector<std::string>& allowed,
-                                        FileSharing sharing,
-                                        std::shared_ptr<RemoteCache> cache) {
+                                        FileSharing sharing, std::shared_ptr<RemoteCache> cache) {
   Confinement confinement;
   confinement.sharing_ = sharing;
   confinement.cache_ = std::move(cache);

@@ -70,6 +70,7 @@ class NbdSource final : public Source {
 
   const std::string& name() const override { return uri_; }
   uint64_t size() const override { return facts_.size; }
+  bool is_far() const override { return true; }
 
   Result<void> read_at(uint64_t offset, MutableByteSpan out) const override {
     if (!range_within(offset, out.size(), facts_.size)) {

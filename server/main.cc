@@ -20,6 +20,7 @@
 #include "io/journal.h"
 #include "io/log.h"
 #include "io/nbd_dial.h"
+#include "io/nbd_source.h"
 #include "server/cage.h"
 #include "server/cage_plan.h"
 #include "server/cage_test.h"
@@ -87,6 +88,13 @@ unsigned ring_count(const Options& options) {
 
 // One may hang in a file that does not answer, another with what is long.
 unsigned near_workers() { return std::max(3u, core_count()); }
+
+// Images that more workers wait for than there are processors.
+bool has_far_images(const Options& options, const CagePlan& cage) {
+  return cage.connects() || std::ranges::any_of(options.exports, [](const ExportOption& exported) {
+           return names_nbd_export(exported.path);
+         });
+}
 
 // systemd waits only for the end of a main process that is its own child. So the parent of --fork
 // goes first; a second is much more than it takes.
@@ -269,9 +277,10 @@ Result<void> serve(const StartedProgram& program, std::vector<ListenSocket> inhe
 
   CurrentCredentials credentials(TRY(load_credentials(options)));
   const CagePlan cage = cage_plan(options);
+  const bool far = has_far_images(options, cage);
   const ServerConfig config{.threads = ring_count(options),
-                            .workers = near_workers() + (cage.connects() ? limits::kFarReads : 0),
-                            .near_workers = cage.connects() ? near_workers() : 1,
+                            .workers = near_workers() + (far ? limits::kFarReads : 0),
+                            .near_workers = far ? near_workers() : 1,
                             .max_clients = options.max_clients,
                             .persistent = options.persistent && !device,
                             .allocation_depth = options.allocation_depth,

@@ -39,7 +39,7 @@ class BootRecord {
 
  private:
   std::atomic<bool> ended_ = false;
-  mutable std::mutex mutex_;  // of what follows
+  mutable std::mutex mutex_;           // of what follows
   std::unordered_set<uint64_t> read_;  // at most kMostBlocks
   std::vector<BlockRun> runs_;
   bool begun_ = false;

@@ -49,6 +49,8 @@ class CachedSource final : public Source, public std::enable_shared_from_this<Ca
     return remote_->run_at(offset, length);
   }
   Result<void> check_unchanged() const override { return remote_->check_unchanged(); }
+  void look_again() const override { remote_->look_again(); }
+  bool is_far() const override { return remote_->is_far(); }
   bool was_replaced() const override { return remote_->was_replaced(); }
   std::optional<std::string> content_id() const override { return object_.facts().id; }
   std::string lasting_name() const override { return remote_->lasting_name(); }

@@ -108,11 +108,10 @@ void Prefetcher::pause(std::unique_lock<std::mutex>& lock, Clock::duration time)
 void Prefetcher::save_records(std::unique_lock<std::mutex>& lock, bool all) {
   const auto now = BootRecord::Clock::now();
   const auto over =
-      std::partition(recordings_.begin(), recordings_.end(),
-                     [&](const Recording& one) {
-                       const bool is_open = one.record.use_count() > 1;
-                       return !all && is_open && !one.record->is_over(now);
-                     });
+      std::partition(recordings_.begin(), recordings_.end(), [&](const Recording& one) {
+        const bool is_open = one.record.use_count() > 1;
+        return !all && is_open && !one.record->is_over(now);
+      });
   std::vector<Recording> ended(std::make_move_iterator(over),
                                std::make_move_iterator(recordings_.end()));
   recordings_.erase(over, recordings_.end());
