@@ -58,7 +58,8 @@ def listens(address):
     """Is there a listening socket at `address`, a path or a TCP port? Reads the kernel's tables: a
     connection would count as a client."""
     if isinstance(address, int):
-        return any(listens_on_port(address, table) for table in ("tcp", "tcp6"))
+        tables = ("/proc/net/tcp", "/proc/net/tcp6")  # a kernel may know no IPv6
+        return any(listens_on_port(address, table) for table in tables if os.path.exists(table))
     with open("/proc/net/unix", encoding="utf-8") as table:
         lines = [line.split() for line in table]
     # Flags 00010000: __SO_ACCEPTCON.
@@ -66,8 +67,8 @@ def listens(address):
 
 
 def listens_on_port(port, table):
-    """`table`: tcp or tcp6."""
-    with open("/proc/net/" + table, encoding="ascii") as text:
+    """`table`: of the kernel's, by its path."""
+    with open(table, encoding="ascii") as text:
         lines = [line.split() for line in text][1:]
     # State 0A: TCP_LISTEN.
     return any(int(words[1].rsplit(":", 1)[1], 16) == port and words[3] == "0A" for words in lines)

@@ -14,7 +14,7 @@ namespace {
 
 namespace po = boost::program_options;
 
-constexpr std::array kValueOptions{"--state-dir", "--run-dir", "--server"};
+constexpr std::array kValueOptions{"--state-dir", "--run-dir", "--cache-dir", "--server"};
 
 po::options_description common_options() {
   po::options_description options("Options of all commands");
@@ -23,6 +23,8 @@ po::options_description common_options() {
       "where the registry is (default /var/lib/underlay)");
   add("run-dir", po::value<std::string>()->value_name("DIR"),
       "where servers have sockets and logs (default /run/underlay)");
+  add("cache-dir", po::value<std::string>()->value_name("DIR"),
+      "what was read of images on other servers (default /var/cache/underlay-nbd); '': not kept");
   add("server", po::value<std::string>()->value_name("PROGRAM"),
       "underlay-nbd (default: beside this program, or in PATH)");
   add("dry-run", "print the steps, as commands that a person can run; do nothing");
@@ -128,6 +130,10 @@ Result<Host> host_of(const CommandOptions& options) {
   }
   if (options.contains("run-dir")) {
     host.run_dir = TRY(absolute_folder(options["run-dir"].as<std::string>(), "--run-dir"));
+  }
+  if (options.contains("cache-dir")) {
+    const auto folder = options["cache-dir"].as<std::string>();
+    host.cache_dir = folder.empty() ? "" : TRY(absolute_folder(folder, "--cache-dir"));
   }
   host.server = options.contains("server") ? options["server"].as<std::string>() : default_server();
   host.dry_run = options.contains("dry-run");

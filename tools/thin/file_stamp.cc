@@ -29,7 +29,8 @@ std::string time_words(int64_t nanoseconds, bool exact) {
 Result<FileStamp> stamp_of(int fd, const std::string& path) {
   struct stat status;
   if (::fstat(fd, &status) != 0) return in_file(fail_errno(errno, "cannot stat"), path);
-  FileStamp stamp{.path = path};
+  FileStamp stamp;
+  stamp.path = path;
   if (S_ISREG(status.st_mode)) {
     stamp.size = static_cast<uint64_t>(status.st_size);
     stamp.mtime_ns = nanoseconds(status.st_mtim);
@@ -46,6 +47,12 @@ Result<void> check_stamp(const FileStamp& was, const FileStamp& now) {
     return in_file(
         fail(ErrorKind::kIo, "changed since volumes were made on it ({} bytes, was {}): {}",
              now.size, was.size, kPutImageBack),
+        was.path);
+  }
+  if (now.version != was.version) {
+    return in_file(
+        fail(ErrorKind::kIo, "changed on its server since volumes were made on it ({}, was {}): {}",
+             printable(now.version, 200), printable(was.version, 200), kPutImageBack),
         was.path);
   }
   if (now.mtime_ns != was.mtime_ns) {

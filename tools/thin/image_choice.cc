@@ -97,13 +97,24 @@ Result<ChosenImage> choose_remote(const Registry& registry, const ImageArguments
   return chosen;
 }
 
+// Servers start again at boots, with what the registry has.
+Result<void> check_no_secret(const std::string& location) {
+  const std::string shown = shown_name(location);
+  if (shown == location) return {};
+  return in_file(fail(ErrorKind::kUsage,
+                      "has a query, a user or a password: an image under a volume needs an address "
+                      "that lasts; s3:// with keys in ~/.aws does"),
+                 shown);
+}
+
 // CHILD=PATH with both paths absolute, for servers that start elsewhere; CHILD may be a name alone.
 Result<std::string> resolved_parent(const std::string& text) {
   ParentPath stated = TRY(parse_parent_path("--parent", text));
+  TRY(check_no_secret(stated.path));
   if (stated.child.find('/') != std::string::npos) {
     stated.child = TRY(with_resolved_folder(stated.child));
   }
-  stated.path = TRY(with_resolved_folder(stated.path));
+  if (!is_remote_name(stated.path)) stated.path = TRY(with_resolved_folder(stated.path));
   return stated.child + "=" + stated.path;
 }
 
@@ -113,17 +124,16 @@ Result<ChosenImage> choose_image(const Registry& registry, const ImageArguments&
   TRY(check_arguments(arguments));
   if (is_nbd_uri(arguments.image.location)) return choose_remote(registry, arguments);
 
-  if (is_remote_name(arguments.image.location)) {
-    return fail(ErrorKind::kUsage,
-                "{}: lies on a server, and devices are made of local files and NBD exports: serve "
-                "it (underlay-nbd -t -e 0 -k /run/image.sock URL), and attach "
-                "nbd+unix:///?socket=/run/image.sock",
-                shown_name(arguments.image.location));
+  TRY(check_no_secret(arguments.image.location));
+  const bool is_far = is_remote_name(arguments.image.location);
+  if (is_far && arguments.direct == DirectMode::kAlways) {
+    return in_file(fail(ErrorKind::kUsage, "lies on a server: the kernel cannot read it directly"),
+                   arguments.image.location);
   }
-
   ImageArguments resolved = arguments;
   resolved.image.location = TRY(with_resolved_file(arguments.image.location));
   for (std::string& folder : resolved.image.allow_paths) {
+    if (is_remote_name(folder)) continue;
     std::error_code error;
     folder = std::filesystem::canonical(folder, error).string();
     if (error) return fail_errno(error.value(), "--allow-path");
@@ -133,7 +143,7 @@ Result<ChosenImage> choose_image(const Registry& registry, const ImageArguments&
     return take_known(*known, arguments);
   }
   const auto purpose =
-      arguments.direct == DirectMode::kNever ? PlanFor::kStamps : PlanFor::kDirectMap;
+      arguments.direct == DirectMode::kNever || is_far ? PlanFor::kStamps : PlanFor::kDirectMap;
   auto plan = std::make_shared<const ImagePlan>(TRY(plan_image(resolved.image, purpose)));
   // It may be a symbolic link to an image that is known.
   if (const auto* known = find_known(registry, plan->location, resolved.image)) {
@@ -174,7 +184,9 @@ Result<ImageRecord> find_image(const Registry& registry, const std::string& text
 
 Result<std::shared_ptr<const ImagePlan>> plan_known_image(const ImageRecord& image) {
   if (image.is_remote()) return std::shared_ptr<const ImagePlan>();
-  const auto purpose = image.direct == DirectMode::kNever ? PlanFor::kStamps : PlanFor::kDirectMap;
+  const bool is_far = is_remote_name(image.location);
+  const auto purpose =
+      image.direct == DirectMode::kNever || is_far ? PlanFor::kStamps : PlanFor::kDirectMap;
   auto plan = std::make_shared<const ImagePlan>(TRY(plan_image(choice_of(image), purpose)));
   TRY(check_unchanged(image, *plan));
   return plan;

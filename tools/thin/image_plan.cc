@@ -12,7 +12,8 @@
 #include "formats/format_table.h"
 #include "formats/open_chain.h"
 #include "formats/options/chain_options.h"
-#include "io/file_source.h"
+#include "io/http/remote_name.h"
+#include "io/open_source.h"
 #include "tools/thin/file_stamp.h"
 #include "tools/thin/image_location.h"
 #include "tools/thin/plan_message.h"
@@ -53,7 +54,8 @@ Result<Place> place_of(const std::string& name) {
 // Opens the top image; a format that was not given is guessed and filled in.
 Result<OpenedFile> open_top(ImageChoice& choice, Caches& caches) {
   const ImageLocation location = image_location(choice.location);
-  OpenedFile top{.source = TRY(open_file_source(location.file)), .path = location.file};
+  OpenedFile top{.source = TRY(open_source(location.file, FileSharing::kNoWriter)),
+                 .path = location.file};
   if (!choice.format.empty()) return top;
   const ContainedImage image = TRY(look_into(top, "", location.member, caches));
   const Guess guess = TRY(guess_format(*image.file.source));
@@ -86,16 +88,14 @@ class Stamps {
  public:
   Result<void> add(const Source& part) {
     const Source& source = part.file();
+    if (is_remote_name(source.name())) return add_object(source);
     if (!source.fd()) return in_file(fail(ErrorKind::kUnsupported, "is no file"), source.name());
     const Place place = TRY(place_of(source.name()));
     if (place.identity != source.identity()) {
       return in_file(fail(ErrorKind::kIo, "was replaced while it was opened: try again"),
                      source.name());
     }
-    FileStamp stamp = TRY(stamp_of(*source.fd(), place.path));
-    const auto known = std::find(files.begin(), files.end(), stamp);
-    sources_.emplace_back(&source, static_cast<size_t>(known - files.begin()));
-    if (known == files.end()) files.push_back(std::move(stamp));
+    note(source, TRY(stamp_of(*source.fd(), place.path)));
     return {};
   }
   size_t index_of(const Source* source) const {
@@ -107,6 +107,26 @@ class Stamps {
   std::vector<FileStamp> files;
 
  private:
+  Result<void> add_object(const Source& source) {
+    const auto version = source.content_id();
+    if (!version) {
+      return in_file(
+          fail(ErrorKind::kUnsupported,
+               "its server states no strong ETag: nobody could tell after a boot whether "
+               "it is still what volumes were made on"),
+          source.name());
+    }
+    note(source,
+         {.path = source.name(), .size = source.size(), .mtime_ns = 0, .version = *version});
+    return {};
+  }
+
+  void note(const Source& source, FileStamp stamp) {
+    const auto known = std::find(files.begin(), files.end(), stamp);
+    sources_.emplace_back(&source, static_cast<size_t>(known - files.begin()));
+    if (known == files.end()) files.push_back(std::move(stamp));
+  }
+
   std::vector<std::pair<const Source*, size_t>> sources_;
 };
 
@@ -154,6 +174,10 @@ Result<ChildMessage> read_image(ImageChoice choice, PlanFor purpose) {
 }
 
 // ---- in the parent
+
+bool names_far_parent(const std::string& parent) {
+  return is_remote_name(std::string_view(parent).substr(parent.find('=') + 1));
+}
 
 void count_sectors(ImagePlan& plan) {
   for (const DirectRun& run : plan.runs) {
@@ -213,9 +237,13 @@ Result<ImagePlan> plan_image(const ImageChoice& choice, PlanFor purpose) {
                 format_names());
   }
   ImageLocation location = image_location(choice.location);
-  location.file = TRY(place_of(location.file)).path;
+  const bool is_far = is_remote_name(location.file);
+  if (!is_far) location.file = TRY(place_of(location.file)).path;
   resolved.location = location.text();
-  auto answer = run_unprivileged(location.file, [&] { return read_image(resolved, purpose); });
+  ChildLimits limits;
+  limits.starts_others = is_far || std::ranges::any_of(choice.parents, names_far_parent);
+  auto answer = run_unprivileged(
+      location.file, [&] { return read_image(resolved, purpose); }, limits);
   if (!answer) {
     if (answer.error().kind == ErrorKind::kDenied) {
       answer.error().message += unprivileged_user_words();
@@ -250,6 +278,8 @@ std::vector<AllocatedRun> allocated_runs(const std::vector<DirectRun>& runs) {
 
 Result<void> check_unchanged(const ImageRecord& image) {
   for (const FileStamp& was : image.files) {
+    // Its server sees to it; who starts one asks check_objects().
+    if (was.is_object()) continue;
     // Looked at first: the names came from the process that read the image, and opening some
     // devices has an effect (a tape rewinds, a watchdog starts).
     struct stat status;
@@ -270,6 +300,11 @@ Result<void> check_unchanged(const ImageRecord& image) {
     TRY(check_stamp(was, now));
   }
   return {};
+}
+
+Result<void> check_objects(const ImageRecord& image) {
+  if (!image.has_objects()) return {};
+  return check_unchanged(image, TRY(plan_image(choice_of(image), PlanFor::kStamps)));
 }
 
 Result<void> check_unchanged(const ImageRecord& image, const ImagePlan& plan) {

@@ -16,7 +16,7 @@ namespace underlay::thin {
 
 // How the operator named an image.
 struct ImageChoice {
-  std::string location;          // path, FILE#MEMBER of an archive, or NBD URI
+  std::string location;          // path, FILE#MEMBER of an archive, URL, or NBD URI
   std::string format{};          // "" = guess, but never raw
   std::string backing_format{};  // "" = as the image states
   std::vector<std::string> allow_paths{};
@@ -28,8 +28,8 @@ bool is_nbd_uri(const std::string& location);
 ImageChoice choice_of(const ImageRecord& image);
 
 struct ImagePlan {
-  // Absolute, without symbolic links; of a block device the name that was given (its folder
-  // resolved), because names like /dev/VG/LV survive a boot and what they lead to does not.
+  // Absolute, without symbolic links, or a URL; of a block device the name that was given (its
+  // folder resolved), because names like /dev/VG/LV survive a boot and what they lead to does not.
   std::string location;
   std::string format;
   uint64_t size = 0;             // bytes, a multiple of 512
@@ -65,6 +65,9 @@ std::vector<AllocatedRun> allocated_runs(const std::vector<DirectRun>& runs);
 // the files that the record names: that the chain still consists of these, and not of others that
 // a link leads to now, only a new plan shows.
 Result<void> check_unchanged(const ImageRecord& image);
+// The same of its objects on servers: opens them as plan_image() does. A server that was opened
+// before serves what is recorded, when this says so after it has been. REQUIRES: as plan_image().
+Result<void> check_objects(const ImageRecord& image);
 // The same of a plan that was just made of the image.
 Result<void> check_unchanged(const ImageRecord& image, const ImagePlan& plan);
 

@@ -5,6 +5,7 @@
 #include <climits>
 
 #include "formats/format_table.h"
+#include "io/http/remote_name.h"
 #include "tools/thin/file_stamp.h"
 #include "tools/thin/message_fields.h"
 
@@ -14,6 +15,7 @@ namespace {
 using Kind = DirectRun::Kind;
 
 constexpr uint64_t kMaxBytes = INT64_MAX;  // of disks and files: what the kernel counts to
+constexpr size_t kMaxVersion = 16 << 10;
 constexpr size_t kNumber = sizeof(uint64_t);
 
 void write_run(FieldWriter& fields, const DirectRun& run) {
@@ -24,11 +26,12 @@ void write_run(FieldWriter& fields, const DirectRun& run) {
 }
 
 std::vector<FileStamp> read_files(FieldReader& fields) {
-  std::vector<FileStamp> files(fields.count(3 * kNumber));
+  std::vector<FileStamp> files(fields.count(4 * kNumber));
   for (FileStamp& file : files) {
     file.path = fields.text();
     file.size = fields.number();
     file.mtime_ns = static_cast<int64_t>(fields.number());
+    file.version = fields.text();
   }
   return files;
 }
@@ -64,7 +67,8 @@ Result<void> read_runs(FieldReader& fields, PlanMessage& message) {
 Result<void> check_files(const PlanMessage& message) {
   if (message.files.empty()) return fail(ErrorKind::kMalformed, "answers no files");
   for (const FileStamp& file : message.files) {
-    if (!file.path.starts_with('/') || file.path.size() >= PATH_MAX ||
+    const bool is_place = file.is_object() ? is_remote_name(file.path) : file.path.starts_with('/');
+    if (!is_place || file.version.size() >= kMaxVersion || file.path.size() >= PATH_MAX ||
         file.path.find('\0') != std::string::npos) {
       return fail(ErrorKind::kMalformed, "answers the file name \"{}\"", printable(file.path, 80));
     }
@@ -88,6 +92,7 @@ std::string to_bytes(const PlanMessage& message) {
     fields.text(file.path);
     fields.number(file.size);
     fields.number(static_cast<uint64_t>(file.mtime_ns));
+    fields.text(file.version);
   }
   fields.number(message.warnings.size());
   for (const std::string& warning : message.warnings) fields.text(warning);
@@ -129,6 +134,7 @@ Result<void> check_descriptors(const PlanMessage& message, const std::vector<Uni
   }
   for (size_t i = 0; i < fds.size(); ++i) {
     const FileStamp& file = message.files[message.descriptor_files[i]];
+    if (file.is_object()) return fail(ErrorKind::kMalformed, "sends an object as a file");
     const int flags = ::fcntl(fds[i].get(), F_GETFL);
     if (flags < 0 || (flags & (O_ACCMODE | O_PATH)) != O_RDONLY) {
       return in_file(fail(ErrorKind::kMalformed, "was not opened for reading only"), file.path);

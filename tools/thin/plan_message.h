@@ -27,8 +27,8 @@ struct PlanMessage {
 std::string to_bytes(const PlanMessage& message);
 
 // Fails unless the message has a format that there is, a whole number of sectors, at least one
-// file, absolute paths, and runs that cover the disk exactly in order, with every index in range
-// and every range below 2^63 bytes. Not whether the files are as it says.
+// file, absolute paths or URLs, and runs that cover the disk exactly in order, with every index in
+// range and every range below 2^63 bytes. Not whether the files are as it says.
 Result<PlanMessage> plan_message_of(const std::string& bytes);
 
 // Fails unless each descriptor that came with the message is the file that the message says, in

@@ -2,6 +2,7 @@
 // is, and where pools and images are. Values and their JSON; registry_store.h keeps them on disk.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -16,9 +17,12 @@ inline constexpr const char* kBackendPrefix = "underlay-";
 
 // How a file of an image looked when the first volume was made on it.
 struct FileStamp {
-  std::string path;  // absolute, no symbolic link in it
+  std::string path;  // absolute, no symbolic link in it; or the URL of an object on a server
   uint64_t size = 0;
   int64_t mtime_ns = 0;
+  std::string version;  // of an object: Source::content_id(); "" of a file
+
+  bool is_object() const { return !version.empty(); }
   bool operator==(const FileStamp&) const = default;
 };
 
@@ -31,7 +35,7 @@ const char* name_of(DirectMode mode);
 struct ImageRecord {
   std::string id;              // 8 hex digits, unique in the registry; names folders and devices
   std::string backend;         // kBackendPrefix + a UUID: the kernel's backend identifier
-  std::string location;        // absolute path without symbolic links, or an NBD URI
+  std::string location;        // absolute path without symbolic links, URL, or an NBD URI
   std::string format;          // as formats/ names it; "" for a URI
   std::string backing_format;  // "" = as the image states
   std::vector<std::string> allow_paths;  // absolute
@@ -44,7 +48,10 @@ struct ImageRecord {
   DirectMode direct = DirectMode::kAuto;
   bool keep = false;  // attached by name: stays when the last volume is gone
 
+  // Another server's export.
   bool is_remote() const { return files.empty(); }
+  // Does some of it lie on web servers or in stores? Our server reads it there.
+  bool has_objects() const { return std::ranges::any_of(files, &FileStamp::is_object); }
   bool operator==(const ImageRecord&) const = default;
 };
 

@@ -63,6 +63,7 @@ Json json_of(const ImageRecord& image) {
   Json files = Json::array();
   for (const FileStamp& file : image.files) {
     files.push_back({{"path", file.path}, {"size", file.size}, {"mtime_ns", file.mtime_ns}});
+    if (file.is_object()) files.back()["version"] = file.version;
   }
   return {{"id", image.id},
           {"backend", image.backend},
@@ -240,6 +241,7 @@ Result<FileStamp> file_from(const Json& json, const std::string& where) {
   file.path = fields.text("path");
   file.size = fields.number<uint64_t>("size");
   file.mtime_ns = fields.number<int64_t>("mtime_ns");
+  if (json.contains("version")) file.version = fields.text("version");
   TRY(fields.finish());
   return file;
 }

@@ -109,6 +109,9 @@ std::vector<std::string> server_command(const Host& host, const ImageRecord& ima
   } else {
     command.insert(command.end(), {"-k", files.socket});
   }
+  if (image.has_objects() && !host.cache_dir.empty()) {
+    command.insert(command.end(), {"--cache-dir", host.cache_dir});
+  }
   for (const std::string& folder : image.allow_paths) {
     command.insert(command.end(), {"--allow-path", folder});
   }

@@ -11,6 +11,7 @@
 #include <csignal>
 #include <filesystem>
 
+#include "tools/thin/image_plan.h"
 #include "tools/thin/pidfd.h"
 #include "tools/thin/server_process.h"
 #include "tools/thin/service_user.h"
@@ -37,10 +38,11 @@ Result<void> make_folder(const std::string& folder, const std::optional<ServiceU
   std::error_code error;
   std::filesystem::create_directories(std::filesystem::path(folder).parent_path(), error);
   if (::mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
-    return in_file(fail_errno(errno, "cannot create the server's folder"), folder);
+    return in_file(fail_errno(errno, "cannot create this folder of the server's"), folder);
   }
   const UniqueFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  if (!fd.valid()) return in_file(fail_errno(errno, "cannot open the server's folder"), folder);
+  if (!fd.valid())
+    return in_file(fail_errno(errno, "cannot open this folder of the server's"), folder);
   if (auto given = give_to(user, fd.get(), 0700); !given) {
     return in_file(std::move(given).error(), folder);
   }
@@ -228,6 +230,7 @@ Result<pid_t> start_server(const Host& host, const ImageRecord& image, StartMode
   const ServerFiles files = server_files(host, image.id, mode);
   const auto user = TRY(service_user());
   TRY(make_folder(files.folder, user));
+  if (image.has_objects() && !host.cache_dir.empty()) TRY(make_folder(host.cache_dir, user));
   const UniqueFd log = TRY(open_log(files.log, user));
   const off_t log_start = ::lseek(log.get(), 0, SEEK_END);
   const bool scope = is_systemd_running() && ::geteuid() == 0;
@@ -238,7 +241,14 @@ Result<pid_t> start_server(const Host& host, const ImageRecord& image, StartMode
   const auto deadline = Clock::now() + kStartLimit;
   while (!has_ended(child.pidfd.get(), kLookAgain)) {
     const auto found = open_server(host, image.id, mode);
-    if (found && *found && (*found)->pid == child.pid) return child.pid;
+    if (found && *found && (*found)->pid == child.pid) {
+      // Who takes over goes on with what the other one served.
+      const auto unchanged = mode == StartMode::kTakeOver ? Result<void>() : check_objects(image);
+      if (unchanged) return child.pid;
+      ::pidfd_send_signal(child.pidfd.get(), SIGKILL, nullptr, 0);
+      wait_for_end(child.pid);
+      return Failure(unchanged.error());
+    }
     if (found && !interrupted() && Clock::now() < deadline) continue;
     ::pidfd_send_signal(child.pidfd.get(), SIGKILL, nullptr, 0);
     wait_for_end(child.pid);

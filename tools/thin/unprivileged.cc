@@ -68,7 +68,7 @@ Result<void> limit_resources(const ChildLimits& limits) {
   TRY(limit(RLIMIT_CPU, seconds, seconds + 1, "processor time"));
   TRY(limit(RLIMIT_CORE, 0, 0, "core files"));
   TRY(limit(RLIMIT_FSIZE, 0, 0, "files"));
-  TRY(limit(RLIMIT_NPROC, 0, 0, "processes"));  // no effect as root
+  if (!limits.starts_others) TRY(limit(RLIMIT_NPROC, 0, 0, "processes"));  // no effect as root
   return {};
 }
 

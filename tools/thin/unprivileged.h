@@ -25,7 +25,8 @@ struct ChildLimits {
   std::chrono::seconds processor{30};
   uint64_t memory = 512 << 20;  // bytes of addresses beyond what this process has
   size_t message_bytes = 8 << 20;
-  size_t descriptors = 128;  // at most the 253 that the kernel passes at once
+  size_t descriptors = 128;    // at most the 253 that the kernel passes at once
+  bool starts_others = false;  // threads, and the process of a command for keys
 };
 
 // Runs `work` in a child process and answers what it answers, its error included. The child is
