@@ -7,8 +7,6 @@ namespace {
 
 constexpr std::chrono::seconds kTick{1};         // between looks at records
 constexpr std::chrono::seconds kRemoteAway{10};  // before a source that failed is tried again
-// To look at: of those that are there already. The server may be asked to end meanwhile.
-constexpr uint64_t kBlocksAtOnce = 4096;
 
 }  // namespace
 
@@ -18,7 +16,7 @@ Prefetcher::~Prefetcher() {
     ending_ = true;
   }
   wake_.notify_all();
-  if (thread_.joinable()) thread_.join();
+  for (std::thread& thread : threads_) thread.join();
 }
 
 std::shared_ptr<BootRecord> Prefetcher::new_record() const {
@@ -56,53 +54,84 @@ void Prefetcher::start() {
     const std::lock_guard lock(mutex_);
     for (Recording& recording : recordings_) recording.record->begin();
   }
-  thread_ = std::thread([this] { run(); });
+  threads_.emplace_back([this] { keep_records(); });
+  for (size_t i = 0; i < kParallel; ++i) threads_.emplace_back([this] { fetch_all(); });
 }
 
-void Prefetcher::run() {
+void Prefetcher::keep_records() {
   std::unique_lock lock(mutex_);
   while (!ending_) {
     for (Recording& recording : recordings_) recording.record->begin();
     save_records(lock, false);
-    if (ending_) break;
-    if (queue_.empty()) {
-      pause(lock, kTick);
-    } else {
-      fetch_next(lock);
-    }
+    (void)wake_.wait_for(lock, kTick, [&] { return ending_; });
   }
   save_records(lock, true);
 }
 
-// What one request brings, of the image whose turn it is.
-void Prefetcher::fetch_next(std::unique_lock<std::mutex>& lock) {
-  Work work = std::move(queue_.front());
-  queue_.pop_front();
-  lock.unlock();
-  auto source = work.source.lock();
-  Clock::duration time{};
-  if (source && !work.runs.empty()) {
-    BlockRun& run = work.runs.front();
-    const uint64_t count = std::min(run.count, kBlocksAtOnce);
-    const auto fetched = without_exceptions([&] { return source->fetch(run.first, count); });
+void Prefetcher::fetch_all() {
+  std::unique_lock lock(mutex_);
+  while (has_turn(lock)) {
+    const Piece piece = take_piece();
+    const uint64_t bytes = piece.run.count * kCacheBlock;
+    due_ = std::max(due_, Clock::now()) + time_for(bytes);
+    lock.unlock();
+    const auto fetched = without_exceptions([&] { return fetch(piece); });
+    lock.lock();
     if (fetched) {
-      time = std::chrono::nanoseconds(1'000'000'000 * fetched->bytes / config_.rate);
-      run.count -= std::min(run.count, fetched->next - run.first);
-      run.first = fetched->next;
-      if (run.count == 0) work.runs.erase(work.runs.begin());
+      due_ -= time_for(bytes - std::min(bytes, *fetched));
     } else {
-      time = kRemoteAway;
+      queue_.push_front({.source = piece.source, .runs = {piece.run}});
+      due_ = std::max(due_, Clock::now() + kRemoteAway);
     }
   }
-  const bool goes_on = source && !work.runs.empty();
-  source.reset();  // outside the lock: it may be the last to hold it
-  lock.lock();
-  if (goes_on) queue_.push_back(std::move(work));
-  pause(lock, time);
 }
 
-void Prefetcher::pause(std::unique_lock<std::mutex>& lock, Clock::duration time) {
-  (void)wake_.wait_for(lock, time, [&] { return ending_; });
+// Waits until there is something to fetch, and it may be. False: no more.
+bool Prefetcher::has_turn(std::unique_lock<std::mutex>& lock) {
+  while (!ending_) {
+    if (queue_.empty()) {
+      wake_.wait(lock);
+    } else if (Clock::now() < due_) {
+      wake_.wait_until(lock, due_);
+    } else {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Of the image whose turn it is; the others have theirs behind it.
+Prefetcher::Piece Prefetcher::take_piece() {
+  Work work = std::move(queue_.front());
+  queue_.pop_front();
+  BlockRun& run = work.runs.front();
+  constexpr uint64_t kMost = CachedSource::kMostBlocks;
+  Piece piece{.source = work.source,
+              .run = {.first = run.first, .count = std::min(run.count, kMost - run.first % kMost)}};
+  run.first += piece.run.count;
+  run.count -= piece.run.count;
+  if (run.count == 0) work.runs.erase(work.runs.begin());
+  if (!work.runs.empty() && !work.source.expired()) queue_.push_back(std::move(work));
+  return piece;
+}
+
+// The bytes that had to be fetched.
+Result<uint64_t> Prefetcher::fetch(const Piece& piece) {
+  uint64_t bytes = 0;
+  const auto source = piece.source.lock();
+  const uint64_t end = piece.run.first + piece.run.count;
+  for (uint64_t block = piece.run.first; source && block < end;) {
+    const auto fetched = TRY(source->fetch(block, end - block));
+    block = fetched.next;
+    bytes += fetched.bytes;
+  }
+  return bytes;
+}
+
+Prefetcher::Clock::duration Prefetcher::time_for(uint64_t bytes) const {
+  constexpr double kNanoseconds = 1e9;
+  return std::chrono::nanoseconds(static_cast<int64_t>(kNanoseconds * static_cast<double>(bytes) /
+                                                       static_cast<double>(config_.rate)));
 }
 
 void Prefetcher::save_records(std::unique_lock<std::mutex>& lock, bool all) {

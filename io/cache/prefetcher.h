@@ -1,5 +1,5 @@
-// Fetches images before anybody asks for them, slowly, until they are local: all of them, or what
-// was read of them first when they were served last.
+// Fetches images before anybody asks for them, no faster than is allowed, until they are local: all
+// of them, or what was read of them first when they were served last.
 #pragma once
 
 #include <chrono>
@@ -28,16 +28,19 @@ class Prefetcher {
   };
   // `cache` outlives it.
   Prefetcher(const Config& config, DiskCache& cache) : config_(config), cache_(cache) {}
-  // Waits for a request that is under way; keeps the records that are not over.
+  // Waits for the requests that are under way; keeps the records that are not over.
   ~Prefetcher();
 
   // What a source is to note its reads in; null when nobody wants to know.
   std::shared_ptr<BootRecord> new_record() const;
-  // Takes its turn once the thread runs. `record`: of new_record().
+  // Takes its turn once the threads run. `record`: of new_record().
   void add(const std::shared_ptr<const CachedSource>& source, std::shared_ptr<BootRecord> record);
 
-  // Starts the thread, if there is something to do. REQUIRES: not called before.
+  // Starts the threads, if there is something to do. REQUIRES: not called before.
   void start();
+
+  // Requests under way: servers are far, and one after the other would mostly wait.
+  static constexpr size_t kParallel = 8;
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -49,9 +52,17 @@ class Prefetcher {
     CacheObject object;
     std::shared_ptr<BootRecord> record;
   };
-  void run();
-  void fetch_next(std::unique_lock<std::mutex>& lock);
-  void pause(std::unique_lock<std::mutex>& lock, Clock::duration time);
+  // What one request brings.
+  struct Piece {
+    std::weak_ptr<const CachedSource> source;
+    BlockRun run;
+  };
+  void keep_records();
+  void fetch_all();
+  bool has_turn(std::unique_lock<std::mutex>& lock);
+  Piece take_piece();
+  static Result<uint64_t> fetch(const Piece& piece);
+  Clock::duration time_for(uint64_t bytes) const;
   void save_records(std::unique_lock<std::mutex>& lock, bool all);
   std::vector<BlockRun> load(const CacheObject& object) const;
 
@@ -61,8 +72,9 @@ class Prefetcher {
   std::condition_variable wake_;
   std::deque<Work> queue_;
   std::vector<Recording> recordings_;
+  Clock::time_point due_;  // of the next request
   bool ending_ = false;
-  std::thread thread_;  // not under the mutex
+  std::vector<std::thread> threads_;  // not under the mutex
 };
 
 }  // namespace underlay

@@ -18,6 +18,9 @@ import time
 
 import nbd
 
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", "interop"))
+import harness
+
 JOB = pathlib.Path("/run/job")
 WORK = pathlib.Path("/run/bench")
 ADDRESS, PORT = "10.99.0.2", 8080
@@ -82,7 +85,7 @@ def serving(*command):
         os.unlink(SOCKET)
     process = subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL)
     try:
-        while not os.path.exists(SOCKET):
+        while not harness.listens(SOCKET):
             if process.poll() is not None:
                 sys.exit(f"{command[0]}: exit status {process.returncode}")
             time.sleep(0.002)

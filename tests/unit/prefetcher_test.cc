@@ -2,9 +2,11 @@
 
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <latch>
 #include <thread>
 
 #include "io/cache/remote_cache.h"
@@ -108,6 +110,21 @@ TEST_CASE("prefetch: all of an image becomes local, though nobody reads it") {
   CHECK(comes_true([&] { return remote->bytes() == remote->size(); }));
   remote->fails = true;
   program.read(0, kBlocks);
+  CHECK(remote->most_reads_of_a_block() == 1);
+}
+
+TEST_CASE("prefetch: several requests are under way at the same time") {
+  const TempFolder folder;
+  const auto remote = remote_image();
+  // Nobody passes before so many are there; an image of 100 blocks takes 7 requests.
+  constexpr unsigned kTogether = 4;
+  std::latch together(kTogether);
+  std::atomic<unsigned> arrived = 0;
+  remote->before_read = [&] {
+    if (arrived++ < kTogether) together.arrive_and_wait();
+  };
+  const Program program(folder, remote, PrefetchWhat::kAll);
+  CHECK(comes_true([&] { return remote->bytes() == remote->size(); }));
   CHECK(remote->most_reads_of_a_block() == 1);
 }
 
