@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <sstream>
 
+#include "tools/common/text.h"
 #include "tools/thin/command_table.h"
 
 namespace underlay::thin {
@@ -14,7 +15,8 @@ namespace {
 
 namespace po = boost::program_options;
 
-constexpr std::array kValueOptions{"--state-dir", "--run-dir", "--cache-dir", "--server"};
+constexpr std::array kValueOptions{"--state-dir", "--run-dir", "--cache-dir", "--cache-size",
+                                   "--server"};
 
 po::options_description common_options() {
   po::options_description options("Options of all commands");
@@ -25,6 +27,8 @@ po::options_description common_options() {
       "where servers have sockets and logs (default /run/underlay)");
   add("cache-dir", po::value<std::string>()->value_name("DIR"),
       "what was read of images on other servers (default /var/cache/underlay-nbd); '': not kept");
+  add("cache-size", po::value<std::string>()->value_name("SIZE"),
+      "how many bytes that may be, of all servers (default 10G)");
   add("server", po::value<std::string>()->value_name("PROGRAM"),
       "underlay-nbd (default: beside this program, or in PATH)");
   add("dry-run", "print the steps, as commands that a person can run; do nothing");
@@ -130,6 +134,10 @@ Result<Host> host_of(const CommandOptions& options) {
   }
   if (options.contains("run-dir")) {
     host.run_dir = TRY(absolute_folder(options["run-dir"].as<std::string>(), "--run-dir"));
+  }
+  if (options.contains("cache-size")) {
+    host.cache_size = options["cache-size"].as<std::string>();
+    TRY(parse_size(host.cache_size, "--cache-size"));
   }
   if (options.contains("cache-dir")) {
     const auto folder = options["cache-dir"].as<std::string>();

@@ -111,6 +111,7 @@ std::vector<std::string> server_command(const Host& host, const ImageRecord& ima
   }
   if (image.has_objects() && !host.cache_dir.empty()) {
     command.insert(command.end(), {"--cache-dir", host.cache_dir});
+    if (!host.cache_size.empty()) command.insert(command.end(), {"--cache-size", host.cache_size});
   }
   for (const std::string& folder : image.allow_paths) {
     command.insert(command.end(), {"--allow-path", folder});

@@ -12,6 +12,7 @@
 #include <filesystem>
 
 #include "tools/thin/image_plan.h"
+#include "tools/thin/output.h"
 #include "tools/thin/pidfd.h"
 #include "tools/thin/server_process.h"
 #include "tools/thin/service_user.h"
@@ -38,15 +39,23 @@ Result<void> make_folder(const std::string& folder, const std::optional<ServiceU
   std::error_code error;
   std::filesystem::create_directories(std::filesystem::path(folder).parent_path(), error);
   if (::mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
-    return in_file(fail_errno(errno, "cannot create this folder of the server's"), folder);
+    return in_file(fail_errno(errno, "cannot create the server's folder"), folder);
   }
   const UniqueFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  if (!fd.valid())
-    return in_file(fail_errno(errno, "cannot open this folder of the server's"), folder);
+  if (!fd.valid()) return in_file(fail_errno(errno, "cannot open the server's folder"), folder);
   if (auto given = give_to(user, fd.get(), 0700); !given) {
     return in_file(std::move(given).error(), folder);
   }
   return {};
+}
+
+// A folder that is there already belongs to whoever made it. The image is read without, if need be.
+bool has_cache_folder(const std::string& folder, const std::optional<ServiceUser>& user) {
+  struct stat status;
+  if (::stat(folder.c_str(), &status) == 0 && S_ISDIR(status.st_mode)) return true;
+  const auto made = make_folder(folder, user);
+  if (!made) warn(fmt::format("{}; nothing is kept of what is read", made.error().to_string()));
+  return made.has_value();
 }
 
 // The folder belongs to the server's user, who is not trusted: no link may lead root elsewhere.
@@ -122,6 +131,7 @@ struct Child {
 // Everything that the child needs, made before the fork.
 struct ChildPlan {
   std::vector<char*> arguments;
+  std::vector<char*> environment;
   std::optional<ServiceUser> user;
   bool in_scope = false;  // systemd-run becomes the user, after it has made the scope
   int log = -1;
@@ -152,7 +162,7 @@ ChildFailure become_server(const ChildPlan& plan) {
       (::setgid(plan.user->gid) != 0 || ::setuid(plan.user->uid) != 0)) {
     return failed(Stage::kUser);
   }
-  ::execvp(plan.arguments.front(), plan.arguments.data());
+  ::execvpe(plan.arguments.front(), plan.arguments.data(), plan.environment.data());
   return failed(Stage::kExec);
 }
 
@@ -179,6 +189,7 @@ Result<Child> spawn(std::vector<std::string> command, const std::optional<Servic
   const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   if (!null.valid()) return fail_errno(errno, "cannot open /dev/null");
   ChildPlan plan{.arguments = {},
+                 .environment = {},
                  .user = user,
                  .in_scope = scope,
                  .log = log,
@@ -186,6 +197,14 @@ Result<Child> spawn(std::vector<std::string> command, const std::optional<Servic
                  .report = report.get()};
   for (std::string& word : command) plan.arguments.push_back(word.data());
   plan.arguments.push_back(nullptr);
+  // As a login has it; systemd-run sees to it itself.
+  std::string home = "HOME=" + (user ? user->home : std::string());
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    const bool is_home = std::string_view(*variable).starts_with("HOME=");
+    if (!user || scope || !is_home) plan.environment.push_back(*variable);
+  }
+  if (user && !scope) plan.environment.push_back(home.data());
+  plan.environment.push_back(nullptr);
 
   const pid_t pid = ::fork();
   if (pid < 0) return fail_errno(errno, "cannot fork");
@@ -230,11 +249,14 @@ Result<pid_t> start_server(const Host& host, const ImageRecord& image, StartMode
   const ServerFiles files = server_files(host, image.id, mode);
   const auto user = TRY(service_user());
   TRY(make_folder(files.folder, user));
-  if (image.has_objects() && !host.cache_dir.empty()) TRY(make_folder(host.cache_dir, user));
+  Host served = host;
+  if (image.has_objects() && !host.cache_dir.empty() && !has_cache_folder(host.cache_dir, user)) {
+    served.cache_dir.clear();
+  }
   const UniqueFd log = TRY(open_log(files.log, user));
   const off_t log_start = ::lseek(log.get(), 0, SEEK_END);
   const bool scope = is_systemd_running() && ::geteuid() == 0;
-  auto command = server_command(host, image, mode);
+  auto command = server_command(served, image, mode);
   if (scope) command = in_scope(command, image.location, user.has_value());
   const Child child = TRY(spawn(std::move(command), user, scope, log.get()));
 

@@ -17,7 +17,10 @@ Result<std::optional<ServiceUser>> service_user() {
     if (none) return std::optional<ServiceUser>();
     return fail_errno(errno, "cannot look up the user {}", kServiceUser);
   }
-  ServiceUser user{.uid = entry->pw_uid, .gid = entry->pw_gid, .groups = std::vector<gid_t>(256)};
+  ServiceUser user{.uid = entry->pw_uid,
+                   .gid = entry->pw_gid,
+                   .groups = std::vector<gid_t>(256),
+                   .home = entry->pw_dir};
   int count = static_cast<int>(user.groups.size());
   if (::getgrouplist(kServiceUser, user.gid, user.groups.data(), &count) < 0) {
     return fail(ErrorKind::kLimit, "the user {} is in {} groups, more than {}", kServiceUser, count,

@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "io/error.h"
@@ -16,6 +17,7 @@ struct ServiceUser {
   uid_t uid = 0;
   gid_t gid = 0;
   std::vector<gid_t> groups;
+  std::string home;  // where its keys for stores are (~/.aws)
 };
 
 // nullopt: there is none, or this process is not root and stays who it is. Fails when nobody can

@@ -79,6 +79,7 @@ Result<void> drop_rights(const std::optional<ServiceUser>& user, pid_t parent) {
         ::setresuid(user->uid, user->uid, user->uid) != 0) {
       return fail_errno(errno, "cannot become the user {}", kServiceUser);
     }
+    if (::setenv("HOME", user->home.c_str(), 1) != 0) return fail_errno(errno, "cannot set HOME");
   }
   if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) {
     return fail_errno(errno, "cannot give up gaining rights");
