@@ -8,7 +8,7 @@
 #include "formats/crc32c.h"
 #include "formats/vhdx/vhdx_layout.h"
 #include "fuzz/image_of_input.h"
-#include "tests/support/store_le.h"
+#include "io/store_le.h"
 
 namespace underlay {
 namespace {

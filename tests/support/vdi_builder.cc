@@ -4,7 +4,7 @@
 #include <cstring>
 #include <string_view>
 
-#include "tests/support/store_le.h"
+#include "io/store_le.h"
 
 namespace underlay::vdi::test {
 namespace {

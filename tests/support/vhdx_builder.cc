@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "formats/crc32c.h"
-#include "tests/support/store_le.h"
+#include "io/store_le.h"
 
 namespace underlay::vhdx::test {
 namespace {

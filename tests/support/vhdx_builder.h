@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "formats/vhdx/vhdx_layout.h"
-#include "tests/support/store_le.h"
+#include "io/store_le.h"
 #include "tests/support/test_bytes.h"
 
 namespace underlay::vhdx::test {

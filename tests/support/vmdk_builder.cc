@@ -6,7 +6,7 @@
 #include <random>
 #include <stdexcept>
 
-#include "tests/support/store_le.h"
+#include "io/store_le.h"
 
 namespace underlay::vmdk_test {
 namespace {

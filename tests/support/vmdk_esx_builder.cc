@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "tests/support/store_le.h"
+#include "io/store_le.h"
 #include "tests/support/vmdk_builder.h"
 
 namespace underlay::vmdk_test {

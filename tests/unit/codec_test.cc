@@ -7,7 +7,7 @@
 #include <random>
 #include <thread>
 
-#include "tests/support/store_le.h"
+#include "io/store_le.h"
 
 namespace underlay {
 namespace {

@@ -10,7 +10,7 @@
 
 #include "io/faulty_source.h"
 #include "io/memory_source.h"
-#include "tests/support/store_le.h"
+#include "io/store_le.h"
 
 namespace underlay {
 namespace {

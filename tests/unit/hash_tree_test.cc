@@ -7,7 +7,7 @@
 
 #include "io/faulty_source.h"
 #include "io/memory_source.h"
-#include "tests/support/store_le.h"
+#include "io/store_le.h"
 #include "tests/support/temp_folder.h"
 #include "tests/support/test_bytes.h"
 #include "tools/img/hash_tree_verifier.h"

@@ -4,7 +4,7 @@
 
 #include "formats/vdi/vdi.h"
 #include "formats/vdi/vdi_layout.h"
-#include "tests/support/store_le.h"
+#include "io/store_le.h"
 #include "tests/support/vdi_disks.h"
 
 namespace underlay::vdi::test {

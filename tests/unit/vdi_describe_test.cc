@@ -3,8 +3,8 @@
 #include <cstring>
 
 #include "formats/vdi/vdi_layout.h"
+#include "io/store_le.h"
 #include "tests/support/inspected.h"
-#include "tests/support/store_le.h"
 #include "tests/support/vdi_disks.h"
 
 namespace underlay::vdi::test {

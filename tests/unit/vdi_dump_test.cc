@@ -1,7 +1,7 @@
 #include <doctest/doctest.h>
 
+#include "io/store_le.h"
 #include "tests/support/dumped.h"
-#include "tests/support/store_le.h"
 #include "tests/support/vdi_disks.h"
 
 namespace underlay::vdi::test {

@@ -6,7 +6,7 @@
 
 #include "formats/metadata.h"
 #include "formats/vdi/vdi_layout.h"
-#include "tests/support/store_le.h"
+#include "io/store_le.h"
 #include "tests/support/temp_folder.h"
 #include "tests/support/vdi_disks.h"
 

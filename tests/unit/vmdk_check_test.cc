@@ -6,8 +6,8 @@
 #include "formats/vmdk/vmdk_extent_check.h"
 #include "formats/vmdk/vmdk_layout.h"
 #include "io/faulty_source.h"
+#include "io/store_le.h"
 #include "tests/support/inspected.h"
-#include "tests/support/store_le.h"
 #include "tests/support/vmdk_esx_builder.h"
 #include "tests/support/vmdk_opened.h"
 

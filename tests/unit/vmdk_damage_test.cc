@@ -5,7 +5,7 @@
 
 #include "formats/vmdk/vmdk_layout.h"
 #include "io/faulty_source.h"
-#include "tests/support/store_le.h"
+#include "io/store_le.h"
 #include "tests/support/vmdk_opened.h"
 
 namespace underlay::vmdk_test {

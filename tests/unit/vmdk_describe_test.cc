@@ -8,8 +8,8 @@
 #include "formats/inspection/image_facts.h"
 #include "formats/vmdk/vmdk_descriptor.h"
 #include "formats/vmdk/vmdk_layout.h"
+#include "io/store_le.h"
 #include "tests/support/inspected.h"
-#include "tests/support/store_le.h"
 #include "tests/support/vmdk_esx_builder.h"
 #include "tests/support/vmdk_opened.h"
 

@@ -6,8 +6,8 @@
 #include <span>
 
 #include "formats/vmdk/vmdk_layout.h"
+#include "io/store_le.h"
 #include "tests/support/dumped.h"
-#include "tests/support/store_le.h"
 #include "tests/support/vmdk_esx_builder.h"
 #include "tests/support/vmdk_opened.h"
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "formats/vmdk/vmdk_layout.h"
-#include "tests/support/store_le.h"
+#include "io/store_le.h"
 #include "tests/support/vmdk_esx_builder.h"
 #include "tests/support/vmdk_opened.h"
 

@@ -1,7 +1,7 @@
 // VMDK: the redundant grain directory, when the primary is damaged.
 #include <doctest/doctest.h>
 
-#include "tests/support/store_le.h"
+#include "io/store_le.h"
 #include "tests/support/vmdk_opened.h"
 
 namespace underlay::vmdk_test {

@@ -1,4 +1,4 @@
-// Little-endian integers for the builders of images: the programs themselves never write any.
+// Little-endian integers for those who write images.
 #pragma once
 
 #include "io/bytes.h"
