@@ -3,7 +3,10 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <random>
+#include <thread>
 
 #include "tests/support/fake_disk.h"
 #include "tests/support/opened_disk.h"
@@ -271,6 +274,22 @@ TEST_CASE("work that fails is an error in the place of its part") {
   CHECK(reads.next().error().kind == ErrorKind::kLimit);
 }
 
+TEST_CASE("there are as many threads as the consumer has to wait for") {
+  constexpr unsigned kThreads = 5;
+  const Chain chain({{{Kind::kData, 200 * kPart, 'a'}}});
+  std::atomic<unsigned> seen = 0;  // a bit for each
+  ReadSettings settings;
+  settings.threads = kThreads;
+  settings.work = [&](unsigned thread, const DiskPart&, std::vector<std::byte>&) -> Result<void> {
+    seen |= 1u << thread;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    return {};
+  };
+  OrderedReads reads(*chain.disk, 0, chain.disk->size(), settings);
+  while (reads.next().value() && seen != (1u << kThreads) - 1) continue;
+  CHECK(seen == (1u << kThreads) - 1);
+}
+
 TEST_CASE("nobody reads further ahead than the buffers go, nor on after the consumer left") {
   constexpr unsigned kThreads = 2;
   constexpr uint64_t kParts = 100;
@@ -279,9 +298,9 @@ TEST_CASE("nobody reads further ahead than the buffers go, nor on after the cons
     OrderedReads reads(*chain.disk, 0, kParts * kPart, {.threads = kThreads});
     REQUIRE(reads.next().value());
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    CHECK(chain.readers[0]->faults().reads() <= 2 * kThreads + 1);
+    CHECK(chain.readers[0]->faults().reads() <= OrderedReads::kLeastAhead);
   }
-  CHECK(chain.readers[0]->faults().reads() <= 2 * kThreads + 1);
+  CHECK(chain.readers[0]->faults().reads() <= OrderedReads::kLeastAhead);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstring>
 #include <system_error>
+#include <utility>
 
 #include "tools/common/interruption.h"
 
@@ -15,8 +16,13 @@ namespace {
 // How often a consumer that waits looks whether it was interrupted.
 constexpr std::chrono::milliseconds kInterruptionInterval{50};
 
-uint64_t part_bytes_of(const Disk& disk, uint64_t unit) {
-  uint64_t bytes = OrderedReads::kPart;
+// One reads while another plans, or waits for a device.
+constexpr unsigned kFirstThreads = 2;
+// How long the consumer waits before another thread helps: longer than it takes to copy a part.
+constexpr std::chrono::milliseconds kPatience{1};
+
+uint64_t part_bytes_of(const Disk& disk, uint64_t least, uint64_t unit) {
+  uint64_t bytes = std::max(least, unit);
   for (const Layer& layer : disk.layers()) {
     const uint64_t cluster = layer.reader->cluster_size();
     if (cluster <= OrderedReads::kLargestPart && is_aligned(cluster, unit)) {
@@ -26,8 +32,14 @@ uint64_t part_bytes_of(const Disk& disk, uint64_t unit) {
   return bytes;
 }
 
+// One that is busy with a part has another one ready; and on a machine that others use, too, nobody
+// waits for somebody who has no processor at the moment.
+size_t ahead_with(size_t threads) {
+  return std::max(2 * threads + 1, OrderedReads::kLeastAhead);
+}
+
 size_t slots_for(unsigned threads, uint64_t part_bytes) {
-  return std::min<size_t>(2 * threads + 1, OrderedReads::kBufferBudget / part_bytes);
+  return std::min<size_t>(ahead_with(threads), OrderedReads::kBufferBudget / part_bytes);
 }
 
 }  // namespace
@@ -40,18 +52,27 @@ OrderedReads::OrderedReads(const Disk& disk, uint64_t offset, uint64_t length,
                            ReadSettings settings)
     : disk_(disk),
       settings_(std::move(settings)),
-      part_bytes_(part_bytes_of(disk, settings_.unit)),
+      part_bytes_(part_bytes_of(disk, settings_.part, settings_.unit)),
       plan_(disk, offset, length, settings_.unit, part_bytes_),
       slots_(slots_for(settings_.threads, part_bytes_)) {
-  assert(settings_.threads > 0 && is_aligned(kPart, settings_.unit));
-  threads_.reserve(settings_.threads);
-  for (unsigned i = 0; i < settings_.threads; ++i) {
-    try {
-      threads_.emplace_back([this, i] { work(i); });
-    } catch (const std::system_error&) {
-      if (threads_.empty()) throw;  // fewer will do
-      break;
-    }
+  assert(settings_.threads > 0 && is_aligned(part_bytes_, settings_.unit));
+  assert(part_bytes_ <= kLargestPart);
+  rooms_.reserve(slots_.size());
+  const std::lock_guard lock(mutex_);
+  while (threads_.size() < std::min(settings_.threads, kFirstThreads)) {
+    if (!add_thread()) break;
+  }
+}
+
+// False when there are no more: fewer will do, but one. REQUIRES: mutex_ is held.
+bool OrderedReads::add_thread() {
+  try {
+    threads_.emplace_back([this, i = static_cast<unsigned>(threads_.size())] { work(i); });
+    return true;
+  } catch (const std::system_error&) {
+    if (threads_.empty()) throw;
+    settings_.threads = static_cast<unsigned>(threads_.size());
+    return false;
   }
 }
 
@@ -72,13 +93,11 @@ Result<std::optional<DiskPart>> OrderedReads::next() {
     if (slot.error) {
       slot.part.length = 0;
     } else {
-      slot.is_ready = false;
-      ++released_;
-      slot_is_free_.notify_one();
+      release(slot);
     }
   }
   Slot& slot = slots_[released_ % slots_.size()];
-  while (!is_interrupted() && !slot.is_ready) slot_is_ready_.wait_for(lock, kInterruptionInterval);
+  wait_for(slot, lock);
   if (is_interrupted()) return fail_errno(EINTR, "interrupted");
   if (slot.part.length == 0) {
     if (slot.error) return Failure(*slot.error);
@@ -88,6 +107,39 @@ Result<std::optional<DiskPart>> OrderedReads::next() {
   return part_in(slot);
 }
 
+void OrderedReads::release(Slot& slot) {
+  if (slot.room) rooms_.push_back(*std::exchange(slot.room, std::nullopt));
+  slot.is_ready = false;
+  ++released_;
+  // Who waits is woken for several parts at once.
+  if (planned_ - released_ <= most_ahead() / 2) slot_is_free_.notify_one();
+}
+
+// REQUIRES: mutex_ is held.
+OrderedReads::Room OrderedReads::take_room() {
+  if (rooms_.empty()) return {};
+  Room room = std::move(rooms_.back());
+  rooms_.pop_back();
+  return room;
+}
+
+// Until it is ready, or for an interruption.
+void OrderedReads::wait_for(const Slot& slot, std::unique_lock<std::mutex>& lock) {
+  while (!is_interrupted() && !slot.is_ready) {
+    const bool may_grow = threads_.size() < settings_.threads && !is_planned_out_;
+    const auto waited =
+        slot_is_ready_.wait_for(lock, may_grow ? kPatience : kInterruptionInterval);
+    if (may_grow && waited == std::cv_status::timeout && !slot.is_ready && add_thread()) {
+      slot_is_free_.notify_one();
+    }
+  }
+}
+
+// Parts that may be planned and not yet released. REQUIRES: mutex_ is held.
+size_t OrderedReads::most_ahead() const {
+  return std::min(slots_.size(), ahead_with(threads_.size()));
+}
+
 DiskPart OrderedReads::part_in(const Slot& slot) {
   DiskPart part{.offset = slot.part.offset,
                 .length = slot.part.length,
@@ -95,8 +147,8 @@ DiskPart OrderedReads::part_in(const Slot& slot) {
                 .bytes = {},
                 .product = {}};
   if (!slot.part.is_zero) {
-    part.bytes = {slot.buffer.get(), static_cast<size_t>(part.length)};
-    part.product = slot.product;
+    part.bytes = {slot.room->bytes.get(), static_cast<size_t>(part.length)};
+    part.product = slot.room->product;
   }
   return part;
 }
@@ -122,7 +174,7 @@ OrderedReads::Slot* OrderedReads::take_part() {
     {
       std::unique_lock lock(mutex_);
       slot_is_free_.wait(lock, [&] {
-        return is_stopping_ || is_planned_out_ || planned_ - released_ < slots_.size();
+        return is_stopping_ || is_planned_out_ || planned_ - released_ < most_ahead();
       });
       if (is_stopping_ || is_planned_out_) return nullptr;
     }
@@ -130,7 +182,10 @@ OrderedReads::Slot* OrderedReads::take_part() {
     const std::lock_guard lock(mutex_);
     Slot& slot = slots_[planned_++ % slots_.size()];
     slot.part = part && *part ? **part : ReadPlan::Part{};
-    if (slot.part.length > 0 && !slot.part.is_zero) return &slot;
+    if (slot.part.length > 0 && !slot.part.is_zero) {
+      slot.room = take_room();
+      return &slot;
+    }
     slot.is_ready = true;
     slot_is_ready_.notify_one();
     if (slot.part.length > 0) continue;
@@ -146,7 +201,7 @@ Result<void> OrderedReads::fill(Slot& slot, unsigned thread) const {
   if (!settings_.work || slot.part.length == 0) return read;
   const DiskPart part = part_in(slot);
   slot.part.length = 0;
-  TRY(settings_.work(thread, part, slot.product));
+  TRY(settings_.work(thread, part, slot.room->product));
   slot.part.length = part.length;
   return read;
 }
@@ -154,8 +209,10 @@ Result<void> OrderedReads::fill(Slot& slot, unsigned thread) const {
 Result<void> OrderedReads::read_part(Slot& slot) const {
   const ReadPlan::Part part = slot.part;
   slot.part.length = slot.part.stored = 0;
-  if (!slot.buffer) slot.buffer = std::make_unique_for_overwrite<std::byte[]>(part_bytes_);
-  const MutableByteSpan bytes(slot.buffer.get(), static_cast<size_t>(part.length));
+  if (!slot.room->bytes) {
+    slot.room->bytes = std::make_unique_for_overwrite<std::byte[]>(part_bytes_);
+  }
+  const MutableByteSpan bytes(slot.room->bytes.get(), static_cast<size_t>(part.length));
   if (disk_.read(part.offset, bytes)) {
     slot.part = part;
     return {};

@@ -35,10 +35,16 @@ struct ReadSettings {
   // device while another unpacks.
   static unsigned default_threads();
 
-  unsigned threads = default_threads();  // > 0
+  // At most, > 0. There are as many as the consumer has to wait for: what only copies bytes out of
+  // the page cache is no faster with more of them.
+  unsigned threads = default_threads();
   // Where parts may begin and end, counted from the first byte that is read: a run of zeros of so
-  // many bytes is a part of its own. Divides OrderedReads::kPart.
+  // many bytes is a part of its own. Divides OrderedReads::kPart, or is a power of two up to
+  // kLargestPart.
   uint64_t unit = 64 << 10;
+  // How long parts with bytes are at least: a power of two up to kLargestPart. Long ones save
+  // threads that wait for each other.
+  uint64_t part = 512 << 10;  // OrderedReads::kPart
   // Done by the threads to each part with bytes, before it is handed out: fills `product`, which
   // has what it made of another part. `thread` is less than `threads`.
   using Work = std::function<Result<void>(unsigned thread, const DiskPart& part,
@@ -54,9 +60,11 @@ class OrderedReads {
   static constexpr uint64_t kPart = 512 << 10;
   static constexpr uint64_t kLargestPart = 2 << 20;
   // Of all parts that were read and not yet taken: twice what kMostThreads are busy with, and what
-  // the consumer holds.
+  // the consumer holds. What ReadSettings::work makes of them comes on top.
   static constexpr uint64_t kBufferBudget = 40 << 20;
   static constexpr unsigned kMostThreads = 16;
+  // Parts that are read ahead, however few threads there are.
+  static constexpr size_t kLeastAhead = 8;
 
   // Starts to read [offset, offset + length) of `disk`, which outlives this.
   // REQUIRES: offset + length <= disk.size().
@@ -76,22 +84,31 @@ class OrderedReads {
   Result<std::optional<DiskPart>> next();
 
  private:
+  // For a part with bytes.
+  struct Room {
+    std::unique_ptr<std::byte[]> bytes;
+    std::vector<std::byte> product;
+  };
   struct Slot {
     bool is_ready = false;
     ReadPlan::Part part;         // length 0: nothing (more) before the end or the failure
     std::optional<Error> error;  // behind the part; nothing comes after it
-    std::unique_ptr<std::byte[]> buffer;
-    std::vector<std::byte> product;
+    std::optional<Room> room;
   };
 
   static DiskPart part_in(const Slot& slot);
+  bool add_thread();
+  void release(Slot& slot);
+  Room take_room();
+  void wait_for(const Slot& slot, std::unique_lock<std::mutex>& lock);
+  size_t most_ahead() const;
   void work(unsigned thread);
   Slot* take_part();
   Result<void> fill(Slot& slot, unsigned thread) const;
   Result<void> read_part(Slot& slot) const;
 
   const Disk& disk_;
-  const ReadSettings settings_;
+  ReadSettings settings_;  // threads: used by the consumer alone; fewer when there are no more
   const uint64_t part_bytes_;
 
   std::mutex plan_mutex_;  // taken before mutex_
@@ -101,6 +118,7 @@ class OrderedReads {
   std::condition_variable slot_is_free_;
   std::condition_variable slot_is_ready_;
   std::vector<Slot> slots_;  // part number n is in slots_[n % slots_.size()]
+  std::vector<Room> rooms_;  // that are free: the last one is likely to be in the processor's cache
   uint64_t planned_ = 0;     // parts
   uint64_t released_ = 0;    // parts that the consumer is done with
   bool is_planned_out_ = false;
