@@ -8,13 +8,10 @@
 namespace underlay::vhd {
 namespace {
 
-constexpr std::string_view kFooterCookie = "conectix";
 constexpr std::string_view kDisabledCookie = "v_poison";
 constexpr std::string_view kBatmapCookie = "tdbatmap";
 constexpr size_t kCookieBytes = 8;
 constexpr uint32_t kMajorVersion = 1;  // the upper half of the version fields
-constexpr size_t kFooterChecksumAt = 64;
-constexpr size_t kHeaderChecksumAt = 36;
 constexpr size_t kHiddenAt = 85;
 constexpr size_t kLocatorsAt = 576;
 constexpr size_t kLocatorBytes = 24;
@@ -28,11 +25,6 @@ uint32_t sum_of(ByteSpan bytes) {
   uint32_t sum = 0;
   for (const std::byte byte : bytes) sum += std::to_integer<uint32_t>(byte);
   return sum;
-}
-
-// The checksum that a structure whose own lies at `at` should have.
-uint32_t checksum_of(ByteSpan bytes, size_t at) {
-  return ~(sum_of(bytes) - sum_of(bytes.subspan(at, 4)));
 }
 
 template <size_t N>
@@ -99,6 +91,10 @@ bool cookie_is_damaged(ByteSpan bytes, const Footer& footer) {
 }
 
 }  // namespace
+
+uint32_t checksum_of(ByteSpan bytes, size_t at) {
+  return ~(sum_of(bytes) - sum_of(bytes.subspan(at, 4)));
+}
 
 std::string to_string(const Guid& id) { return to_text(id, GuidOrder::kBigEndian); }
 

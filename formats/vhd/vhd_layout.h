@@ -73,7 +73,10 @@ inline constexpr uint64_t kSectorBytes = 512;
 inline constexpr size_t kFooterBytes = 512;
 inline constexpr size_t kShortFooterBytes = 511;
 inline constexpr size_t kDynamicHeaderBytes = 1024;
+inline constexpr std::string_view kFooterCookie = "conectix";
 inline constexpr std::string_view kHeaderCookie = "cxsparse";
+inline constexpr size_t kFooterChecksumAt = 64;
+inline constexpr size_t kHeaderChecksumAt = 36;
 inline constexpr size_t kBatmapHeaderBytes = 512;
 inline constexpr uint32_t kFreeEntry = 0xffffffff;  // of the BAT
 inline constexpr uint32_t kMinBlockBytes = 512;
@@ -90,6 +93,10 @@ inline constexpr uint32_t kTypeDynamic = 3;
 inline constexpr uint32_t kTypeDifferencing = 4;
 
 std::string to_string(const Guid& id);  // all of it is big-endian
+
+// The checksum that a structure whose own lies at `at` should have. REQUIRES: at + 4 <=
+// bytes.size().
+uint32_t checksum_of(ByteSpan bytes, size_t at);
 
 struct Footer {
   uint64_t data_offset = 0;

@@ -1,6 +1,10 @@
 """The subcommands of underlay-img as --help tells them, run on images for tests."""
+import atexit
+import functools
 import os
+import shutil
 import subprocess
+import tempfile
 from typing import NamedTuple
 
 from program_help import commands_of, help_of, options_of
@@ -8,6 +12,7 @@ from program_help import commands_of, help_of, options_of
 PROGRAM = os.environ.get("UNDERLAY_IMG", "underlay-img")
 TIME_LIMIT = 60
 NOBODY = 65534
+TARGET = "TARGET"  # the operand that is no image to be read
 AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
 
 # What a command needs to be a valid use, and to be quick.
@@ -32,6 +37,15 @@ class Done(NamedTuple):
                 if "warning: " not in line]
 
 
+@functools.cache
+def target_folder():
+    """Anybody may write there. Gone when the program ends."""
+    folder = tempfile.mkdtemp(prefix="underlay-target-", dir="/tmp")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.chmod(folder, 0o777)
+    return folder
+
+
 class ImgCommand(NamedTuple):
     program: str
     name: str
@@ -53,9 +67,17 @@ class ImgCommand(NamedTuple):
     def has(self, option):
         return any(option in known.spellings for known in self.options)
 
+    @property
+    def images(self):
+        """How many operands are read."""
+        return len(self.operands) - self.operands.count(TARGET)
+
     def words(self, *images, options=()):
-        """The command line with each of the images as an operand, the last one as all others."""
-        files = [*images, *[images[-1]] * len(self.operands)][:len(self.operands)]
+        """The command line with each of the images as an operand, the last one as all others; what
+        is written goes to a folder of its own."""
+        files = [*images, *[images[-1]] * self.images][:self.images]
+        if TARGET in self.operands:
+            files.append(os.path.join(target_folder(), "target"))
         return [self.program, self.name, *EXTRA.get(self.name, []), *options, "--", *files]
 
     def run(self, *images, options=(), as_nobody=False, **how):

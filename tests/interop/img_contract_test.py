@@ -106,8 +106,8 @@ def what_is_no_image_is_refused(command, lab):
         os.chmod(unreadable, 0)
         os.mkfifo(lab.path("fifo"))
     for bad in (lab.folder, lab.path("missing"), unreadable, lab.path("fifo"), ""):
-        for place in range(len(command.operands)):
-            operands = [lab.good] * len(command.operands)
+        for place in range(command.images):
+            operands = [lab.good] * command.images
             operands[place] = bad
             done = command.run(*operands, options=lab.stated_for(command), as_nobody=True,
                                time_limit=STOP_TIME)

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "io/file_source.h"
+#include "io/image_use.h"
 #include "io/unique_fd.h"
 #include "tests/support/temp_folder.h"
 
@@ -90,6 +91,27 @@ TEST_CASE("image lock: a file that is locked exclusively by another program is r
   const auto refused = open_file_source(file.path);
   REQUIRE_FALSE(refused);
   CHECK(refused.error().kind == ErrorKind::kDenied);
+}
+
+TEST_CASE("image use: whoever has an image open, to read it or to write to it, is found") {
+  const LockedFile file;
+  const UniqueFd asking = file.open(O_RDONLY);
+  CHECK(check_unused(asking.get(), file.path));
+  {
+    const UniqueFd reader = file.open(O_RDONLY);
+    REQUIRE(lock_for_reading(reader.get(), file.path));
+    const auto used = check_unused(asking.get(), file.path);
+    REQUIRE(!used);
+    CHECK(used.error().kind == ErrorKind::kDenied);
+  }
+  CHECK(check_unused(asking.get(), file.path));
+  const UniqueFd writer = file.open();
+  REQUIRE(lock(writer, 101, F_RDLCK));
+  CHECK(!check_unused(asking.get(), file.path));
+  REQUIRE(lock(writer, 101, F_UNLCK));
+  // No byte of QEMU's.
+  REQUIRE(lock(writer, 0, F_WRLCK));
+  CHECK(check_unused(asking.get(), file.path));
 }
 
 }  // namespace underlay

@@ -17,6 +17,7 @@ VOLUME, POOL, TEXT = Kind("volume"), Kind("pool"), Kind("text")
 # Of options and operands, by (command, option), or by the option alone.
 FIXED = {
     ("map", "output"): ("human", "json", "svg", "png"),
+    ("convert", "target-format"): ("raw", "qcow2", "vpc", "vhd", "vmdk"),
     ("digest", "algorithm"): ("sha1", "sha224", "sha256", "sha384", "sha512"),
     ("bench", "cache"): ("writeback", "writethrough", "unsafe"),
     ("bench", "aio"): ("threads", "io_uring"),
@@ -30,6 +31,7 @@ FIXED = {
     "reader": ("own", "libyal"),
     "direct": ("auto", "always", "never"),
     "discards": ("ignore", "unmap"),
+    "target-cache": ("unsafe", "none", "writeback", "writethrough", "directsync"),
     "cache": ("none", "writeback", "writethrough", "directsync", "unsafe"),
     "aio": ("threads", "native", "io_uring"),
     "prefetch": ("all", "boot"),
@@ -39,6 +41,7 @@ FIXED = {
 # By what --help calls the value of an option, or an operand.
 NAMED = {
     "FILE": FILE, "IMAGE": FILE, "PATH": FILE, "DEV": FILE, "PROGRAM": FILE, "TREE": FILE,
+    "TARGET": FILE,
     "DIR": FOLDER, "POOL": POOL, "CHILD=PATH": NAMED_FILE, "NAME=IMAGE": NAMED_FILE,
 }
 NEW_NAMES = {"pool create", "create"}  # NAME is none that there is

@@ -5,6 +5,7 @@
 #include "tools/img/check.h"
 #include "tools/img/command.h"
 #include "tools/img/compare.h"
+#include "tools/img/convert.h"
 #include "tools/img/digest.h"
 #include "tools/img/dump.h"
 #include "tools/img/info.h"
@@ -21,6 +22,7 @@ std::span<const Command> commands() {
       audit_command(),    //
       compare_command(),  //
       digest_command(),   //
+      convert_command(),  //
       dump_command(),     //
       bench_command(),    //
       measure_command(),

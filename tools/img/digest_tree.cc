@@ -11,6 +11,7 @@
 #include "tools/img/disk_walk.h"
 #include "tools/img/hash_tree_verifier.h"
 #include "tools/img/hash_tree_writer.h"
+#include "tools/img/image_files.h"
 #include "tools/img/qemu_size.h"
 #include "tools/img/say.h"
 #include "tools/img/tree_report.h"
@@ -69,17 +70,9 @@ Result<HashTreeSuperblock> new_superblock(const Given& given, const HashAlgorith
 // A tree that replaced a file of the image would be the end of it.
 Result<void> check_is_no_image(const std::string& path, const Disk& disk) {
   struct stat status;
-  if (::stat(path.c_str(), &status) != 0) return {};
-  for (const Layer& layer : disk.layers()) {
-    for (const Source* source : layer.reader->sources()) {
-      const auto identity = source->file().identity();
-      if (identity && identity->device == status.st_dev && identity->inode == status.st_ino) {
-        return in_file(fail(ErrorKind::kUsage, "is a file of the image, which no tree may replace"),
-                       path);
-      }
-    }
-  }
-  return {};
+  if (::stat(path.c_str(), &status) != 0 || !is_file_of(disk, status)) return {};
+  return in_file(fail(ErrorKind::kUsage, "is a file of the image, which no tree may replace"),
+                 path);
 }
 
 ReadSettings hashing_settings(const HashTreeSuperblock& superblock, DataHasher& hasher) {

@@ -1,4 +1,4 @@
-// underlay-img: looks into disk images. One file for each subcommand; command_table.cc names them.
+// underlay-img: looks into disk images, and converts them. One file for each subcommand; command_table.cc names them.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
@@ -79,6 +79,7 @@ int run(const std::vector<std::string>& arguments) {
 int main(int argc, char** argv) {
   underlay::img::open_closed_streams();
   std::signal(SIGPIPE, SIG_DFL);  // as qemu-img: `underlay-img map ... | head` ends quietly
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that must not grow any more is an error to be told
   try {
     return underlay::img::run(std::vector<std::string>(argv + 1, argv + argc));
   } catch (const std::exception& error) {

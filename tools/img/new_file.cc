@@ -53,11 +53,14 @@ bool NewFile::take_name() {
 
 Result<NewFile> NewFile::create(const std::string& path, Existing existing) {
   struct stat status;
-  if (::lstat(path.c_str(), &status) == 0) {
+  mode_t mode = usual_mode();
+  const bool exists = ::lstat(path.c_str(), &status) == 0;
+  if (exists) {
     if (existing == Existing::kKeep) return exists_already(path);
     if (!S_ISREG(status.st_mode)) {
       return in_file(fail(ErrorKind::kUsage, "is no regular file, and is not replaced"), path);
     }
+    mode = status.st_mode & 0777;
   }
   std::string written = path + ".XXXXXX";
   UniqueFd fd(::mkostemp(written.data(), O_CLOEXEC));
@@ -65,7 +68,9 @@ Result<NewFile> NewFile::create(const std::string& path, Existing existing) {
     return in_file(fail_errno(errno, "cannot create the file beside it"), path);
   }
   NewFile file(path, std::move(written), std::move(fd), existing);
-  if (::fchmod(file.fd_.get(), usual_mode()) != 0) return file.failed(errno, "set the mode of");
+  if (::fchmod(file.fd_.get(), mode) != 0) return file.failed(errno, "set the mode of");
+  // Who may not give it to the owner, or the group, of the one before has it himself.
+  if (exists) (void)!::fchown(file.fd_.get(), status.st_uid, status.st_gid);
   return file;
 }
 
@@ -124,9 +129,16 @@ Result<void> NewFile::write_copies(uint64_t offset, ByteSpan bytes, uint64_t cou
   return {};
 }
 
-Result<void> NewFile::commit() {
-  if (::fsync(fd_.get()) != 0) return failed(errno, "bring to the disk");
+Result<void> NewFile::resize(uint64_t size) {
+  if (::ftruncate(fd_.get(), static_cast<off_t>(size)) == 0) return {};
+  return failed(errno, "set the size of");
+}
+
+Result<void> NewFile::commit(Durability durability) {
+  const bool is_on_disk = durability == Durability::kOnDisk;
+  if (is_on_disk && ::fsync(fd_.get()) != 0) return failed(errno, "bring to the disk");
   if (!take_name()) return errno == EEXIST ? exists_already(path_) : failed(errno, "name");
+  if (!is_on_disk) return {};
   return sync_folder(path_);
 }
 

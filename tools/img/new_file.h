@@ -15,7 +15,8 @@ namespace underlay::img {
 class NewFile {
  public:
   enum class Existing : uint8_t { kKeep, kReplace };
-  // kKeep: fails when `path` exists, now or in commit(). kReplace: it must be a regular file.
+  // kKeep: fails when `path` exists, now or in commit(). kReplace: it must be a regular file, whose
+  // permissions the new one gets, and its owner and group where the process may give it to them.
   static Result<NewFile> create(const std::string& path, Existing existing);
   ~NewFile();
   NewFile(NewFile&& other) noexcept;
@@ -24,8 +25,11 @@ class NewFile {
   Result<void> write_at(uint64_t offset, ByteSpan bytes);
   // Writes `bytes` so many times, one behind the other.
   Result<void> write_copies(uint64_t offset, ByteSpan bytes, uint64_t count);
-  // Gives the file its name, when all is on the disk.
-  Result<void> commit();
+  // Bytes that were not written are zeros.
+  Result<void> resize(uint64_t size);
+  // Gives the file its name, kOnDisk: when all is on the disk.
+  enum class Durability : uint8_t { kOnDisk, kInMemory };
+  Result<void> commit(Durability durability = Durability::kOnDisk);
 
  private:
   NewFile(std::string path, std::string written_path, UniqueFd fd, Existing existing);

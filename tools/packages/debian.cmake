@@ -50,7 +50,7 @@ set(underlay-thin_units "underlay-thin-watch.service underlay-thin-activate.serv
 # Never underlay-thin-activate.service: that would take the volumes down.
 set(underlay-thin_on_upgrade "underlay-thin-watch.service restart")
 
-set(underlay-img_summary "looks into disk images, and never writes to one")
+set(underlay-img_summary "looks into disk images and converts them, and never writes to one")
 set(underlay-img_description "\
 underlay-img says what is in an image (info, map, dump), whether it is whole
 (check), whether the image of a stranger may be served (audit), and what its

@@ -1,0 +1,186 @@
+#include "tools/img/convert.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "formats/options/option_values.h"
+#include "tools/img/disk_walk.h"
+#include "tools/img/image_argument.h"
+#include "tools/img/qemu_size.h"
+#include "tools/img/say.h"
+#include "tools/img/target_format.h"
+#include "tools/img/target_sink.h"
+
+namespace underlay::img {
+namespace {
+
+std::vector<Option> options() {
+  static const std::string formats =
+      fmt::format("of the new image: {}; default: raw", target_format_names());
+  std::vector<Option> all = image_options();
+  const std::vector<Option> own = {
+      {.rule = {.name = "target-format", .letter = 'O', .takes_value = true},
+       .value_name = "FORMAT",
+       .help = formats},
+      {.rule = {.name = "options", .letter = 'o', .takes_value = true, .repeat = Repeat::kEach},
+       .value_name = "OPTIONS",
+       .help = "how the new image is made, KEY=VALUE,KEY=VALUE; repeatable"},
+      {.rule = {.name = "compress", .letter = 'c'},
+       .help = "compress what is stored (qcow2, streamOptimized vmdk)"},
+      {.rule = {.name = "sparse-size", .letter = 'S', .takes_value = true},
+       .value_name = "SIZE",
+       .help = "leave out zeros of so many bytes, a power of two (default: 4k); 0: store all"},
+      snapshot_option(),
+      {.rule = {.name = "threads", .letter = 'm', .takes_value = true},
+       .value_name = "N",
+       .help = "read and compress with at most N threads, 1 to 16 (default: one for each processor)"},
+      {.rule = {.name = "out-of-order", .letter = 'W'},
+       .help = "taken for qemu-img's sake: an image is the same however many threads there are"},
+      cache_option(),
+      {.rule = {.name = "target-cache", .letter = 't', .takes_value = true},
+       .value_name = "CACHE",
+       .help = "unsafe (default): done when all is written; any other of qemu-img's: when all is "
+               "on the disk"},
+      progress_option(),
+      quiet_option(),
+  };
+  all.insert(all.end(), own.begin(), own.end());
+  return all;
+}
+
+// Long enough that the threads seldom wait for each other, short enough for the processor's cache.
+constexpr uint64_t kReadPart = 1 << 20;
+
+Result<uint64_t> zero_block(const Given& given) {
+  constexpr uint64_t kSmallest = 512;
+  const uint64_t size = TRY(parse_qemu_size("-S", given.last_or("sparse-size", "4k")));
+  const bool is_block =
+      std::has_single_bit(size) && size >= kSmallest && size <= ImageWriter::kLargestUnit;
+  if (size == 0 || is_block) return size;
+  return fail(ErrorKind::kUsage, "-S: must be 0, or a power of two from {} to {}, not {}",
+              kSmallest, ImageWriter::kLargestUnit, size);
+}
+
+Result<unsigned> thread_count(const Given& given) {
+  if (!given.has("threads")) return ReadSettings::default_threads();
+  const uint64_t count = TRY(parse_qemu_size("-m", given.last("threads")));
+  if (count > 0 && count <= OrderedReads::kMostThreads) return static_cast<unsigned>(count);
+  return fail(ErrorKind::kUsage, "-m: must be from 1 to {}, not {}", OrderedReads::kMostThreads,
+              count);
+}
+
+Result<NewFile::Durability> durability(const Given& given) {
+  const std::string mode = given.last_or("target-cache", "unsafe");
+  TRY(check_cache_mode("-t", mode));
+  return mode == "unsafe" ? NewFile::Durability::kInMemory : NewFile::Durability::kOnDisk;
+}
+
+std::string file_name(const std::string& path) {
+  return path == kStandardOutput ? "disk.vmdk" : path.substr(path.find_last_of('/') + 1);
+}
+
+// What is stored of zeros that are not left out.
+class StoredZeros {
+ public:
+  explicit StoredZeros(ImageWriter& writer) : writer_(writer), zeros_(ImageWriter::kLargestUnit) {}
+
+  Result<void> write(const DiskPart& part) {
+    for (uint64_t done = 0; done < part.length;) {
+      const ByteSpan step =
+          ByteSpan(zeros_).first(std::min<uint64_t>(part.length - done, zeros_.size()));
+      TRY(writer_.prepare(step, prepared_));
+      TRY(writer_.write(part.offset + done, step, prepared_));
+      done += step.size();
+    }
+    return {};
+  }
+
+ private:
+  ImageWriter& writer_;
+  std::vector<std::byte> zeros_;
+  std::vector<std::byte> prepared_;
+};
+
+struct Conversion {
+  ImageArgument image;
+  std::string target;
+  std::string target_format;
+  MakeWriter make_writer;
+  DiskToWrite disk;  // but for the size
+  unsigned threads = 0;
+  NewFile::Durability durability = NewFile::Durability::kInMemory;
+  WalkManners manners;
+};
+
+Result<Conversion> conversion(const Given& given) {
+  TRY(check_cache_option(given));
+  Conversion conversion;
+  conversion.target = given.operands()[1];
+  conversion.target_format = given.last_or("target-format", "raw");
+  conversion.make_writer = TRY(target_format({.format = conversion.target_format,
+                                              .options = given.each("options"),
+                                              .compress = given.has("compress"),
+                                              .file_name = file_name(conversion.target)}));
+  conversion.disk.zero_block = TRY(zero_block(given));
+  conversion.threads = TRY(thread_count(given));
+  conversion.durability = TRY(durability(given));
+  conversion.manners = walk_manners(given, "converted");
+  conversion.image = TRY(image_argument(given, given.operands()[0]));
+  choose_snapshot(given, conversion.image);
+  return conversion;
+}
+
+Result<void> write_disk(const Conversion& conversion, const Disk& disk, ImageWriter& writer) {
+  ReadSettings settings;
+  settings.threads = conversion.threads;
+  settings.unit = writer.unit();
+  settings.part = kReadPart;
+  settings.work = [&](unsigned, const DiskPart& part, std::vector<std::byte>& prepared) {
+    return writer.prepare(part.bytes, prepared);
+  };
+  const bool keeps_zeros = conversion.disk.zero_block == 0;
+  StoredZeros zeros(writer);
+  WalkCounts counts;
+  TRY(walk_disk(disk, std::move(settings), conversion.manners, counts,
+                [&](const DiskPart& part) -> Result<void> {
+                  if (!part.is_zero()) return writer.write(part.offset, part.bytes, part.product);
+                  return keeps_zeros ? zeros.write(part) : Result<void>();
+                }));
+  return writer.finish();
+}
+
+Result<int> run(const Given& given) {
+  Conversion conversion = TRY(underlay::img::conversion(given));
+  Caches caches;
+  const auto disk = TRY(open_image(conversion.image, caches, conversion.manners.quiet));
+  conversion.disk.size = disk->size();
+  const auto sink = TRY(open_target(conversion.target, *disk, conversion.durability));
+  const auto writer = TRY(conversion.make_writer(conversion.disk, *sink));
+  if (sink->is_sequential() && !writer->is_sequential()) {
+    return fail(ErrorKind::kUsage,
+                "an image of the format {} cannot be written to standard output, because its first "
+                "bytes are known last: raw, vpc with -o subformat=fixed and vmdk with "
+                "-o subformat=streamOptimized can",
+                conversion.target_format);
+  }
+  TRY(write_disk(conversion, *disk, *writer));
+  return kDone;
+}
+
+}  // namespace
+
+Command convert_command() {
+  return {.name = "convert",
+          .operands = "FILE TARGET",
+          .summary = "write what a guest sees as another image",
+          .options = options,
+          .notes =
+              "TARGET is a file, which is there in full or not at all, or - for standard "
+              "output (raw, vpc\nwith -o subformat=fixed, vmdk with -o "
+              "subformat=streamOptimized).\n",
+          .run = run};
+}
+
+}  // namespace underlay::img

@@ -1,0 +1,143 @@
+#include "tools/img/target_format.h"
+
+#include <algorithm>
+#include <array>
+#include <bit>
+
+#include "formats/format_table.h"
+#include "formats/options/option_values.h"
+#include "formats/qcow2/qcow2_layout.h"
+#include "formats/qcow2/qcow2_writer.h"
+#include "formats/raw/raw_writer.h"
+#include "formats/vhd/vhd_writer.h"
+#include "formats/vmdk/vmdk_writer.h"
+#include "tools/img/creation_options.h"
+
+namespace underlay::img {
+namespace {
+
+using Type = CreationKey::Type;
+
+// Those of qemu-img's that have one value here.
+Result<void> check_fixed(const CreationOptions& options, std::string_view key,
+                         std::string_view value) {
+  if (options.text(key, value) == value) return {};
+  return fail(ErrorKind::kUsage, "-o {}: only {} is written here, not \"{}\"", key, value,
+              printable(options.text(key, value), 80));
+}
+
+Result<void> check_not_compressed(const TargetRequest& request) {
+  if (!request.compress) return {};
+  return fail(ErrorKind::kUsage,
+              "-c: images of the format {} are not compressed: qcow2 is, and vmdk with "
+              "-o subformat=streamOptimized",
+              request.format);
+}
+
+Result<MakeWriter> raw_target(const TargetRequest& request) {
+  constexpr std::array kKeys{CreationKey{"preallocation"}};
+  const auto options = TRY(CreationOptions::parse(request.options, "raw", kKeys));
+  TRY(check_fixed(options, "preallocation", "off"));
+  TRY(check_not_compressed(request));
+  return [](const DiskToWrite& disk, Sink& sink) -> Result<std::unique_ptr<ImageWriter>> {
+    return write_raw(disk, sink);
+  };
+}
+
+Result<MakeWriter> qcow2_target(const TargetRequest& request) {
+  constexpr std::array kKeys{CreationKey{"cluster_size", Type::kSize},
+                             CreationKey{"compat"},
+                             CreationKey{"compression_type"},
+                             CreationKey{"extended_l2"},
+                             CreationKey{"lazy_refcounts"},
+                             CreationKey{"preallocation"},
+                             CreationKey{"refcount_bits"}};
+  const auto options = TRY(CreationOptions::parse(request.options, "qcow2", kKeys));
+  for (const auto& [key, value] : {std::pair{"extended_l2", "off"},
+                                   {"lazy_refcounts", "off"},
+                                   {"preallocation", "off"},
+                                   {"refcount_bits", "16"}}) {
+    TRY(check_fixed(options, key, value));
+  }
+  const std::string compat = options.text("compat", "1.1");
+  TRY(check_one_of("-o compat", compat, {"0.10", "1.1"}));
+  const std::string type = options.text("compression_type", "zlib");
+  TRY(check_one_of("-o compression_type", type, {"zlib", "zstd"}));
+  const uint64_t cluster = options.number("cluster_size", 64 << 10);
+  constexpr uint64_t kSmallest = 1ull << Qcow2Header::kMinClusterBits;
+  constexpr uint64_t kLargest = 1ull << Qcow2Header::kMaxClusterBits;
+  if (!std::has_single_bit(cluster) || cluster < kSmallest || cluster > kLargest) {
+    return fail(ErrorKind::kUsage, "-o cluster_size: must be a power of two from {} to {}, not {}",
+                kSmallest, kLargest, cluster);
+  }
+  Qcow2ToWrite image;
+  image.version = compat == "1.1" ? 3 : 2;
+  image.cluster_bits = static_cast<uint32_t>(std::countr_zero(cluster));
+  image.codec = type == "zstd" ? Codec::kZstd : Codec::kDeflate;
+  image.compress = request.compress;
+  if (image.version == 2 && image.codec != Codec::kDeflate) {
+    return fail(ErrorKind::kUsage, "-o compression_type: {} needs compat=1.1", type);
+  }
+  return [image](const DiskToWrite& disk, Sink& sink) { return write_qcow2(disk, image, sink); };
+}
+
+Result<MakeWriter> vhd_target(const TargetRequest& request) {
+  constexpr std::array kKeys{CreationKey{"force_size", Type::kSwitch}, CreationKey{"subformat"}};
+  const auto options = TRY(CreationOptions::parse(request.options, request.format, kKeys));
+  const std::string subformat = options.text("subformat", "dynamic");
+  TRY(check_one_of("-o subformat", subformat, {"dynamic", "fixed"}));
+  TRY(check_not_compressed(request));
+  const VhdToWrite image{.is_fixed = subformat == "fixed",
+                         .force_size = options.is_on("force_size")};
+  return [image](const DiskToWrite& disk, Sink& sink) { return write_vhd(disk, image, sink); };
+}
+
+Result<MakeWriter> vmdk_target(const TargetRequest& request) {
+  constexpr std::array kKeys{CreationKey{"adapter_type"}, CreationKey{"hwversion"},
+                             CreationKey{"subformat"}};
+  const auto options = TRY(CreationOptions::parse(request.options, "vmdk", kKeys));
+  const std::string subformat = options.text("subformat", "monolithicSparse");
+  TRY(check_one_of("-o subformat", subformat, {"monolithicSparse", "streamOptimized"}));
+  VmdkToWrite image;
+  image.stream_optimized = subformat == "streamOptimized";
+  if (!image.stream_optimized) TRY(check_not_compressed(request));
+  image.adapter_type = options.text("adapter_type", image.adapter_type);
+  TRY(check_one_of("-o adapter_type", image.adapter_type,
+                   {"ide", "buslogic", "lsilogic", "legacyESX"}));
+  image.hardware_version = options.text("hwversion", image.hardware_version);
+  image.file_name = request.file_name;
+  return [image](const DiskToWrite& disk, Sink& sink) { return write_vmdk(disk, image, sink); };
+}
+
+struct Target {
+  std::string_view format;  // Format::name
+  Result<MakeWriter> (*parse)(const TargetRequest& request) = nullptr;
+};
+constexpr std::array kTargets{Target{"raw", raw_target}, Target{"qcow2", qcow2_target},
+                              Target{"vpc", vhd_target}, Target{"vmdk", vmdk_target}};
+
+}  // namespace
+
+Result<MakeWriter> target_format(const TargetRequest& request) {
+  const Format* const format = find_format(request.format);
+  if (format == nullptr) {
+    return fail(ErrorKind::kUsage, "unknown file format '{}'", printable(request.format, 80));
+  }
+  const auto target = std::ranges::find(kTargets, format->name, &Target::format);
+  if (target == kTargets.end()) {
+    return fail(ErrorKind::kUsage, "images of the format {} are read, but not written: {} are",
+                format->name, target_format_names());
+  }
+  return target->parse(request);
+}
+
+std::string target_format_names() {
+  std::string names;
+  for (const Target& target : kTargets) {
+    if (!names.empty()) names += ", ";
+    names += target.format;
+  }
+  return names;
+}
+
+}  // namespace underlay::img

@@ -1,0 +1,31 @@
+// The format of an image that is to be made, and how it is to be made: -O, -o, -c.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "formats/writing/image_writer.h"
+
+namespace underlay::img {
+
+struct TargetRequest {
+  std::string format;                // as -O was given
+  std::vector<std::string> options;  // the values of all -o
+  bool compress = false;             // -c
+  std::string file_name;             // for formats that have it in the image
+};
+
+// Makes the writer of one image. Fails where the disk does not fit the format.
+using MakeWriter =
+    std::function<Result<std::unique_ptr<ImageWriter>>(const DiskToWrite& disk, Sink& sink)>;
+
+// kUsage for formats that are not written, and for what such an image cannot have, or has only
+// otherwise here.
+Result<MakeWriter> target_format(const TargetRequest& request);
+
+// "raw, qcow2, ...": for messages.
+std::string target_format_names();
+
+}  // namespace underlay::img
