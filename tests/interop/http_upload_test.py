@@ -2,7 +2,7 @@
 """New objects on web servers and in S3 stores: all of it is there, or nothing is, whatever the server
 and the network do; requests are signed right, bodies included, and parts are sent again.
 
-usage: http_upload_test.py HTTP_OBJECT_PUT HTTP_SOURCE_DUMP [RULE...]
+usage: http_upload_test.py HTTP_OBJECT_PUT HTTP_SOURCE_DUMP UNDERLAY_IMG [RULE...]
 """
 import hashlib
 import os
@@ -267,6 +267,65 @@ def rule_a_store_that_does_not_take_it_keeps_nothing(_):
     assert store.aborted == [Store.UPLOAD] and not store.objects, store.log
 
 
+# ---- images
+
+TARGETS = [("raw", []), ("qcow2", []), ("qcow2", ["-c"]), ("vpc", []),
+           ("vpc", ["-o", "subformat=fixed,force_size=on"]), ("vmdk", []),
+           ("vmdk", ["-o", "subformat=streamOptimized"])]
+
+
+def make_disk(folder):
+    """3 MiB with a hole, as qcow2."""
+    raw, disk = os.path.join(folder, "disk.raw"), os.path.join(folder, "disk.qcow2")
+    with open(raw, "wb") as out:
+        out.write(content_of(MIB) + bytes(MIB) + content_of(MIB, 2))
+    status, _, errors = harness.run(["qemu-img", "convert", "-O", "qcow2", raw, disk])
+    assert status == 0, errors
+    return disk
+
+
+def convert(*words, env=None):
+    return run([IMG, "convert", *words], env=env)
+
+
+def rule_every_format_is_written_to_a_web_server(folder):
+    disk = make_disk(folder)
+    with http_servers.nginx(folder) as web:
+        for target, options in TARGETS:
+            name = "new." + target
+            status, _, errors = convert("-O", target, *options, disk, web.url(name, "put"))
+            assert status == 0, (target, options, errors)
+            status, out, errors = run([IMG, "compare", "-F", target, disk, web.url(name)])
+            assert status == 0, (target, options, out, errors)
+            os.unlink(os.path.join(web.root, name))
+        # Read from there, too. What is secret is nowhere.
+        web.write("disk.qcow2", contents_of(disk))
+        url = web.url("new.vmdk", "put") + "?signature=s3cr3t"
+        status, _, errors = convert("-O", "vmdk", web.url("disk.qcow2"), url)
+        assert status == 0, errors
+        written = contents_of(os.path.join(web.root, "new.vmdk"))
+        assert b"s3cr3t" not in written and b"new.vmdk" in written
+
+
+def rule_an_image_that_cannot_be_written_to_a_server_is_none(folder):
+    disk = make_disk(folder)
+    with http_servers.nginx(folder) as web:
+        web.write("disk.qcow2", contents_of(disk))
+        for target, options in TARGETS:
+            url = web.url("new")
+            refused(convert("-O", target, *options, disk, url), url, "405")
+        url = web.url("disk.qcow2", "put")
+        refused(convert("-O", "raw", url, url + "?signature=s3cr3t"), "is a file of the image")
+        env = environment(TMPDIR=os.path.join(folder, "none"))
+        refused(convert("-O", "qcow2", disk, web.url("new", "put"), env=env), "TMPDIR", "none")
+        # What is read fails half-way.
+        broken = os.path.join(folder, "broken.qcow2")
+        with open(broken, "wb") as out:
+            out.write(contents_of(disk)[:-MIB])
+        refused(convert("-O", "raw", broken, web.url("new", "put")), broken)
+        assert os.listdir(web.root) == ["disk.qcow2"], os.listdir(web.root)
+
+
 def rule_a_real_store_takes_objects(folder):
     with swift_store.swift(folder) as store:
         env = environment(**store.environment())
@@ -281,13 +340,20 @@ def rule_a_real_store_takes_objects(folder):
                 "given up")
         refused(run([DUMP, "read", "s3://images/none", 20_000, 1, MIB], env=env), "404")
         refused(put("s3://no-such-bucket/x", b"x", env=env), "404", "NoSuchBucket")
+        disk = make_disk(folder)
+        for target, options in TARGETS:
+            url = f"s3://images/of/{target}"
+            status, _, errors = convert("-O", target, *options, disk, url, env=env)
+            assert status == 0, errors
+            status, out, errors = run([IMG, "compare", "-F", target, disk, url], env=env)
+            assert status == 0, (target, options, out, errors)
 
 
 def main():
-    global PUT, DUMP
-    PUT, DUMP = sys.argv[1:3]
+    global PUT, DUMP, IMG
+    PUT, DUMP, IMG = sys.argv[1:4]
     for name, rule in list(globals().items()):
-        if not name.startswith("rule_") or (sys.argv[3:] and name not in sys.argv[3:]):
+        if not name.startswith("rule_") or (sys.argv[4:] and name not in sys.argv[4:]):
             continue
         print(name, flush=True)
         with tempfile.TemporaryDirectory() as folder:

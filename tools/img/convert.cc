@@ -6,12 +6,14 @@
 #include <bit>
 
 #include "formats/options/option_values.h"
+#include "io/http/remote_name.h"
 #include "tools/img/disk_walk.h"
 #include "tools/img/image_argument.h"
 #include "tools/img/qemu_size.h"
 #include "tools/img/say.h"
 #include "tools/img/target_format.h"
 #include "tools/img/target_sink.h"
+#include "tools/img/upload_sink.h"
 
 namespace underlay::img {
 namespace {
@@ -35,7 +37,8 @@ std::vector<Option> options() {
       snapshot_option(),
       {.rule = {.name = "threads", .letter = 'm', .takes_value = true},
        .value_name = "N",
-       .help = "read and compress with at most N threads, 1 to 16 (default: one for each processor)"},
+       .help =
+           "read and compress with at most N threads, 1 to 16 (default: one for each processor)"},
       {.rule = {.name = "out-of-order", .letter = 'W'},
        .help = "taken for qemu-img's sake: an image is the same however many threads there are"},
       cache_option(),
@@ -107,7 +110,7 @@ struct Conversion {
   ImageArgument image;
   std::string target;
   std::string target_format;
-  MakeWriter make_writer;
+  TargetFormat format;
   DiskToWrite disk;  // but for the size
   unsigned threads = 0;
   NewFile::Durability durability = NewFile::Durability::kInMemory;
@@ -119,10 +122,10 @@ Result<Conversion> conversion(const Given& given) {
   Conversion conversion;
   conversion.target = given.operands()[1];
   conversion.target_format = given.last_or("target-format", "raw");
-  conversion.make_writer = TRY(target_format({.format = conversion.target_format,
-                                              .options = given.each("options"),
-                                              .compress = given.has("compress"),
-                                              .file_name = file_name(conversion.target)}));
+  conversion.format = TRY(target_format({.format = conversion.target_format,
+                                         .options = given.each("options"),
+                                         .compress = given.has("compress"),
+                                         .file_name = file_name(shown_name(conversion.target))}));
   conversion.disk.zero_block = TRY(zero_block(given));
   conversion.threads = TRY(thread_count(given));
   conversion.durability = TRY(durability(given));
@@ -151,20 +154,29 @@ Result<void> write_disk(const Conversion& conversion, const Disk& disk, ImageWri
   return writer.finish();
 }
 
-Result<int> run(const Given& given) {
-  Conversion conversion = TRY(underlay::img::conversion(given));
-  Caches caches;
-  const auto disk = TRY(open_image(conversion.image, caches, conversion.manners.quiet));
-  conversion.disk.size = disk->size();
-  const auto sink = TRY(open_target(conversion.target, *disk, conversion.durability));
-  const auto writer = TRY(conversion.make_writer(conversion.disk, *sink));
-  if (sink->is_sequential() && !writer->is_sequential()) {
+Result<std::unique_ptr<Sink>> open_sink(const Conversion& conversion, const Disk& disk) {
+  const bool is_sequential = conversion.format.is_sequential;
+  if (is_remote_name(conversion.target)) {
+    return open_upload(conversion.target, disk, disk.size(),
+                       is_sequential ? WriteOrder::kSequential : WriteOrder::kAny);
+  }
+  if (conversion.target == kStandardOutput && !is_sequential) {
     return fail(ErrorKind::kUsage,
                 "an image of the format {} cannot be written to standard output, because its first "
                 "bytes are known last: raw, vpc with -o subformat=fixed and vmdk with "
                 "-o subformat=streamOptimized can",
                 conversion.target_format);
   }
+  return open_target(conversion.target, disk, conversion.durability);
+}
+
+Result<int> run(const Given& given) {
+  Conversion conversion = TRY(underlay::img::conversion(given));
+  Caches caches;
+  const auto disk = TRY(open_image(conversion.image, caches, conversion.manners.quiet));
+  conversion.disk.size = disk->size();
+  const auto sink = TRY(open_sink(conversion, *disk));
+  const auto writer = TRY(conversion.format.make_writer(conversion.disk, *sink));
   TRY(write_disk(conversion, *disk, *writer));
   return kDone;
 }
@@ -179,7 +191,8 @@ Command convert_command() {
           .notes =
               "TARGET is a file, which is there in full or not at all, or - for standard "
               "output (raw, vpc\nwith -o subformat=fixed, vmdk with -o "
-              "subformat=streamOptimized).\n",
+              "subformat=streamOptimized), or the URL of an object on\na web server that takes "
+              "PUT, or in an S3 store.\n",
           .run = run};
 }
 

@@ -34,17 +34,17 @@ Result<void> check_not_compressed(const TargetRequest& request) {
               request.format);
 }
 
-Result<MakeWriter> raw_target(const TargetRequest& request) {
+Result<TargetFormat> raw_target(const TargetRequest& request) {
   constexpr std::array kKeys{CreationKey{"preallocation"}};
   const auto options = TRY(CreationOptions::parse(request.options, "raw", kKeys));
   TRY(check_fixed(options, "preallocation", "off"));
   TRY(check_not_compressed(request));
-  return [](const DiskToWrite& disk, Sink& sink) -> Result<std::unique_ptr<ImageWriter>> {
-    return write_raw(disk, sink);
-  };
+  return TargetFormat{.make_writer = [](const DiskToWrite& disk, Sink& sink)
+                          -> Result<std::unique_ptr<ImageWriter>> { return write_raw(disk, sink); },
+                      .is_sequential = true};
 }
 
-Result<MakeWriter> qcow2_target(const TargetRequest& request) {
+Result<TargetFormat> qcow2_target(const TargetRequest& request) {
   constexpr std::array kKeys{CreationKey{"cluster_size", Type::kSize},
                              CreationKey{"compat"},
                              CreationKey{"compression_type"},
@@ -78,10 +78,12 @@ Result<MakeWriter> qcow2_target(const TargetRequest& request) {
   if (image.version == 2 && image.codec != Codec::kDeflate) {
     return fail(ErrorKind::kUsage, "-o compression_type: {} needs compat=1.1", type);
   }
-  return [image](const DiskToWrite& disk, Sink& sink) { return write_qcow2(disk, image, sink); };
+  return TargetFormat{.make_writer = [image](const DiskToWrite& disk,
+                                             Sink& sink) { return write_qcow2(disk, image, sink); },
+                      .is_sequential = false};
 }
 
-Result<MakeWriter> vhd_target(const TargetRequest& request) {
+Result<TargetFormat> vhd_target(const TargetRequest& request) {
   constexpr std::array kKeys{CreationKey{"force_size", Type::kSwitch}, CreationKey{"subformat"}};
   const auto options = TRY(CreationOptions::parse(request.options, request.format, kKeys));
   const std::string subformat = options.text("subformat", "dynamic");
@@ -89,10 +91,12 @@ Result<MakeWriter> vhd_target(const TargetRequest& request) {
   TRY(check_not_compressed(request));
   const VhdToWrite image{.is_fixed = subformat == "fixed",
                          .force_size = options.is_on("force_size")};
-  return [image](const DiskToWrite& disk, Sink& sink) { return write_vhd(disk, image, sink); };
+  return TargetFormat{.make_writer = [image](const DiskToWrite& disk,
+                                             Sink& sink) { return write_vhd(disk, image, sink); },
+                      .is_sequential = image.is_fixed};
 }
 
-Result<MakeWriter> vmdk_target(const TargetRequest& request) {
+Result<TargetFormat> vmdk_target(const TargetRequest& request) {
   constexpr std::array kKeys{CreationKey{"adapter_type"}, CreationKey{"hwversion"},
                              CreationKey{"subformat"}};
   const auto options = TRY(CreationOptions::parse(request.options, "vmdk", kKeys));
@@ -106,19 +110,21 @@ Result<MakeWriter> vmdk_target(const TargetRequest& request) {
                    {"ide", "buslogic", "lsilogic", "legacyESX"}));
   image.hardware_version = options.text("hwversion", image.hardware_version);
   image.file_name = request.file_name;
-  return [image](const DiskToWrite& disk, Sink& sink) { return write_vmdk(disk, image, sink); };
+  return TargetFormat{.make_writer = [image](const DiskToWrite& disk,
+                                             Sink& sink) { return write_vmdk(disk, image, sink); },
+                      .is_sequential = image.stream_optimized};
 }
 
 struct Target {
   std::string_view format;  // Format::name
-  Result<MakeWriter> (*parse)(const TargetRequest& request) = nullptr;
+  Result<TargetFormat> (*parse)(const TargetRequest& request) = nullptr;
 };
 constexpr std::array kTargets{Target{"raw", raw_target}, Target{"qcow2", qcow2_target},
                               Target{"vpc", vhd_target}, Target{"vmdk", vmdk_target}};
 
 }  // namespace
 
-Result<MakeWriter> target_format(const TargetRequest& request) {
+Result<TargetFormat> target_format(const TargetRequest& request) {
   const Format* const format = find_format(request.format);
   if (format == nullptr) {
     return fail(ErrorKind::kUsage, "unknown file format '{}'", printable(request.format, 80));

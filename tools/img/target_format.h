@@ -21,9 +21,14 @@ struct TargetRequest {
 using MakeWriter =
     std::function<Result<std::unique_ptr<ImageWriter>>(const DiskToWrite& disk, Sink& sink)>;
 
+struct TargetFormat {
+  MakeWriter make_writer;
+  bool is_sequential = false;  // ImageWriter::is_sequential()
+};
+
 // kUsage for formats that are not written, and for what such an image cannot have, or has only
 // otherwise here.
-Result<MakeWriter> target_format(const TargetRequest& request);
+Result<TargetFormat> target_format(const TargetRequest& request);
 
 // "raw, qcow2, ...": for messages.
 std::string target_format_names();
