@@ -17,7 +17,7 @@ VOLUME, POOL, TEXT = Kind("volume"), Kind("pool"), Kind("text")
 # Of options and operands, by (command, option), or by the option alone.
 FIXED = {
     ("map", "output"): ("human", "json", "svg", "png"),
-    ("convert", "target-format"): ("raw", "qcow2", "vpc", "vhd", "vmdk"),
+    "target-format": ("raw", "qcow2", "vpc", "vhd", "vmdk"),
     ("digest", "algorithm"): ("sha1", "sha224", "sha256", "sha384", "sha512"),
     ("bench", "cache"): ("writeback", "writethrough", "unsafe"),
     ("bench", "aio"): ("threads", "io_uring"),
@@ -44,7 +44,7 @@ NAMED = {
     "TARGET": FILE,
     "DIR": FOLDER, "POOL": POOL, "CHILD=PATH": NAMED_FILE, "NAME=IMAGE": NAMED_FILE,
 }
-NEW_NAMES = {"pool create", "create"}  # NAME is none that there is
+NEW_NAMES = {"pool create", "create", "import"}  # NAME is none that there is
 
 
 def of_option(command, option):

@@ -34,6 +34,9 @@ std::vector<Option> options() {
       {.rule = {.name = "sparse-size", .letter = 'S', .takes_value = true},
        .value_name = "SIZE",
        .help = "leave out zeros of so many bytes, a power of two (default: 4k); 0: store all"},
+      {.rule = {.name = "data-map", .takes_value = true, .own = true},
+       .value_name = "MAP",
+       .help = "of a raw disk: what has data, as 'map --output=json' prints it; the rest is zeros"},
       snapshot_option(),
       {.rule = {.name = "threads", .letter = 'm', .takes_value = true},
        .value_name = "N",
@@ -132,6 +135,12 @@ Result<Conversion> conversion(const Given& given) {
   conversion.manners = walk_manners(given, "converted");
   conversion.image = TRY(image_argument(given, given.operands()[0]));
   choose_snapshot(given, conversion.image);
+  if (given.has("data-map")) {
+    if (conversion.image.open.format != kRawFormat || conversion.image.is_export()) {
+      return fail(ErrorKind::kUsage, "--data-map: is for files and devices with -f raw");
+    }
+    conversion.image.data_map = TRY(read_data_map(given.last("data-map")));
+  }
   return conversion;
 }
 

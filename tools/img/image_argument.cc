@@ -5,6 +5,7 @@
 #include "formats/options/image_opts.h"
 #include "io/http/remote_name.h"
 #include "io/nbd_source.h"
+#include "io/open_source.h"
 #include "tools/img/say.h"
 
 namespace underlay::img {
@@ -46,6 +47,13 @@ Result<OpenedDisk> open_export_disk(const ImageArgument& image, Caches& caches,
 Result<OpenedDisk> open_local_disk(const ImageArgument& image, Caches& caches,
                                    const ChainVisitor& visit) {
   const Confinement confinement = TRY(Confinement::create(image.allowed, image.open.sharing));
+  if (image.data_map) {
+    OpenedFile file;
+    file.source =
+        with_data_map(TRY(open_source(image.location, image.open.sharing)), *image.data_map);
+    file.path = image.path;
+    return open_disk(std::move(file), image.open, confinement, caches, visit);
+  }
   return open_disk(image.location, image.open, confinement, caches, visit);
 }
 

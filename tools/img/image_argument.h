@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "formats/inspection/inspector.h"
 #include "formats/open_chain.h"
 #include "tools/img/command.h"
+#include "tools/img/data_map.h"
 
 namespace underlay::img {
 
@@ -18,6 +20,8 @@ struct ImageArgument {
   std::string location;  // a local file, a URL or the URI of an NBD export: it may hold a signature
   OpenOptions open;
   std::vector<std::string> allowed;  // --allow-path
+  // What of a raw disk has data; nullopt: whatever is stored.
+  std::optional<std::vector<DataRange>> data_map{};
 
   bool is_export() const;  // of an NBD server
 };

@@ -114,12 +114,12 @@ std::pair<size_t, size_t> operand_counts(const Command& command) {
   return counts;
 }
 
-// The server's program: beside this one, else wherever PATH has it.
-std::string default_server() {
+// Another program: beside this one, else wherever PATH has it.
+std::string beside(const char* name) {
   std::error_code error;
   const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
-  const auto beside = self.parent_path() / "underlay-nbd";
-  return !error && ::access(beside.c_str(), X_OK) == 0 ? beside.string() : "underlay-nbd";
+  const auto path = self.parent_path() / name;
+  return !error && ::access(path.c_str(), X_OK) == 0 ? path.string() : name;
 }
 
 Result<std::string> absolute_folder(const std::string& text, const char* option) {
@@ -143,7 +143,9 @@ Result<Host> host_of(const CommandOptions& options) {
     const auto folder = options["cache-dir"].as<std::string>();
     host.cache_dir = folder.empty() ? "" : TRY(absolute_folder(folder, "--cache-dir"));
   }
-  host.server = options.contains("server") ? options["server"].as<std::string>() : default_server();
+  host.server =
+      options.contains("server") ? options["server"].as<std::string>() : beside("underlay-nbd");
+  host.image_program = beside("underlay-img");
   host.dry_run = options.contains("dry-run");
   host.json = options.contains("json");
   host.verbose = options.contains("verbose");

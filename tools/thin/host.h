@@ -20,8 +20,9 @@ struct Host {
   std::string state_dir = "/var/lib/underlay";        // the registry
   std::string run_dir = "/run/underlay";              // sockets and logs of servers
   std::string cache_dir = "/var/cache/underlay-nbd";  // of what is on other servers; "" = none
-  std::string cache_size;  // of it, as underlay-nbd takes it; "" = its default
-  std::string server;      // the program underlay-nbd
+  std::string cache_size;     // of it, as underlay-nbd takes it; "" = its default
+  std::string server;         // the program underlay-nbd
+  std::string image_program;  // underlay-img
   bool dry_run = false;
   bool json = false;
   bool verbose = false;  // the steps' times on standard error

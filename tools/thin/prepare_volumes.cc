@@ -5,6 +5,7 @@
 #include "tools/thin/hydrate_command.h"
 #include "tools/thin/list_commands.h"
 #include "tools/thin/prepare_images.h"
+#include "tools/thin/transfer_commands.h"
 #include "tools/thin/volume_commands.h"
 
 namespace underlay::thin {
@@ -77,6 +78,46 @@ Result<CommandRun> prepare_hydrate(const Operands& operands, const CommandOption
   return bind(hydrate_command,
               HydrateArguments{
                   .name = operands[0], .rate = rate, .progress = options.contains("progress")});
+}
+
+void declare_export(OptionList& options) {
+  auto add = options.add_options();
+  add("target-format,O", value("FORMAT"), "raw (default), qcow2, vpc or vmdk");
+  add("options,o", boost::program_options::value<Operands>()->value_name("OPTIONS"),
+      "how the image is made, as of underlay-img convert; repeatable");
+  add("compress,c", "compress what is stored (qcow2, streamOptimized vmdk)");
+  add("progress", "show progress also when standard error is no terminal");
+}
+
+Result<CommandRun> prepare_export(const Operands& operands, const CommandOptions& options) {
+  ExportArguments arguments;
+  arguments.name = operands[0];
+  arguments.target = operands[1];
+  if (options.contains("target-format")) arguments.format = text_of(options, "target-format");
+  if (options.contains("options")) arguments.options = options["options"].as<Operands>();
+  arguments.compress = options.contains("compress");
+  arguments.progress = options.contains("progress");
+  return bind(export_command, std::move(arguments));
+}
+
+void declare_import(OptionList& options) {
+  auto add = options.add_options();
+  add("pool", value("POOL")->required(), "where the volume is made");
+  add("size", value("SIZE"), "of the volume (default: the image's; the rest reads as zeros)");
+  add("rate", value("SIZE"), "copy at most so many bytes a second");
+  add("progress", "show progress also when standard error is no terminal");
+  declare_image(options);
+}
+
+Result<CommandRun> prepare_import(const Operands& operands, const CommandOptions& options) {
+  ImportArguments arguments;
+  arguments.volume = {.name = operands[0],
+                      .pool = text_of(options, "pool"),
+                      .size = TRY(size_of(options, "size")),
+                      .image = TRY(image_arguments(operands[1], options))};
+  arguments.rate = TRY(size_of(options, "rate"));
+  arguments.progress = options.contains("progress");
+  return bind(import_command, std::move(arguments));
 }
 
 void declare_fsck(OptionList& options) {

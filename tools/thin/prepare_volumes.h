@@ -15,6 +15,10 @@ Result<CommandRun> prepare_deactivate(const Operands& operands, const CommandOpt
 Result<CommandRun> prepare_remove(const Operands& operands, const CommandOptions& options);
 void declare_hydrate(OptionList& options);
 Result<CommandRun> prepare_hydrate(const Operands& operands, const CommandOptions& options);
+void declare_export(OptionList& options);
+Result<CommandRun> prepare_export(const Operands& operands, const CommandOptions& options);
+void declare_import(OptionList& options);
+Result<CommandRun> prepare_import(const Operands& operands, const CommandOptions& options);
 void declare_fsck(OptionList& options);
 Result<CommandRun> prepare_fsck(const Operands& operands, const CommandOptions& options);
 Result<CommandRun> prepare_list(const Operands& operands, const CommandOptions& options);

@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
@@ -13,6 +14,7 @@
 
 #include "io/unique_fd.h"
 #include "tools/thin/pidfd.h"
+#include "tools/thin/steps.h"
 
 namespace underlay::thin {
 namespace {
@@ -40,6 +42,8 @@ class Child {
     ::kill(pid_, SIGKILL);
     wait();
   }
+
+  void ask_to_end() const { ::kill(pid_, SIGTERM); }
 
   // waitpid's status.
   int wait() { return wait_for_end(std::exchange(pid_, -1)); }
@@ -76,13 +80,16 @@ Result<Child> spawn(const std::vector<std::string>& arguments, int output, int e
   return Child(pid);
 }
 
-// Reads both pipes until the program has closed them.
-Result<void> read_all(int output, int error, const OutputSink& sink, std::string& error_text) {
+// Reads both pipes until the program has closed them. `look` is called now and then.
+Result<void> read_all(int output, int error, const OutputSink& sink, const OutputSink& errors,
+                      const std::function<void()>& look) {
+  constexpr int kLook = 100;  // ms
   std::array<pollfd, 2> open{pollfd{.fd = output, .events = POLLIN, .revents = 0},
                              pollfd{.fd = error, .events = POLLIN, .revents = 0}};
   std::array<char, 65536> buffer;
   while (open[0].fd >= 0 || open[1].fd >= 0) {
-    if (::poll(open.data(), open.size(), -1) < 0) {
+    if (look) look();
+    if (::poll(open.data(), open.size(), look ? kLook : -1) < 0) {
       if (errno == EINTR) continue;
       return fail_errno(errno, "waiting for a program's output");
     }
@@ -96,8 +103,8 @@ Result<void> read_all(int output, int error, const OutputSink& sink, std::string
         one.fd = -1;
       } else if (one.fd == output) {
         TRY(sink(text));
-      } else if (error_text.size() < kMaxErrorText) {
-        error_text += text.substr(0, kMaxErrorText - error_text.size());
+      } else {
+        TRY(errors(text));
       }
     }
   }
@@ -112,21 +119,103 @@ std::string one_line(std::string text) {
   return printable(text);
 }
 
-}  // namespace
+// Text of which no more than a message needs is kept.
+void keep(std::string& kept, std::string_view text) {
+  kept += text.substr(0, kMaxErrorText - std::min(kMaxErrorText, kept.size()));
+}
 
-Result<void> run_program(const std::vector<std::string>& arguments, const OutputSink& sink) {
+// Standard error of a program that shows progress: lines, and what a terminal draws over.
+class ProgressText {
+ public:
+  explicit ProgressText(const std::string& program)
+      : prefix_(program.substr(program.rfind('/') + 1) + ": ") {}
+
+  void add(std::string_view text) {
+    for (const char letter : text) {
+      if (line_.size() < kMaxErrorText) line_ += letter;
+      if (letter == '\n' || letter == '\r') end_line();
+    }
+    // Not the beginning of an error: it is to be seen now.
+    if (!std::string_view(prefix_).starts_with(std::string_view(line_).substr(0, prefix_.size()))) {
+      show();
+    }
+  }
+  void end() { end_line(); }
+  const std::string& error() const { return error_; }
+
+ private:
+  void end_line() {
+    if (!line_.starts_with(prefix_)) return show();
+    error_ = line_.substr(prefix_.size());
+    line_.clear();
+  }
+  void show() {
+    (void)!::write(STDERR_FILENO, line_.data(), line_.size());
+    line_.clear();
+  }
+
+  std::string prefix_;
+  std::string line_;   // that has not been shown
+  std::string error_;  // the last one
+};
+
+struct Listeners {
+  OutputSink output;
+  OutputSink errors;
+  std::function<std::string()> error_text;
+  std::function<void(const Child& program)> look;  // empty: nobody looks
+};
+
+Result<void> run(const std::vector<std::string>& arguments, const Listeners& listeners) {
   Pipe output = TRY(make_pipe());
   Pipe error = TRY(make_pipe());
   Child child = TRY(spawn(arguments, output.write.get(), error.write.get()));
   output.write.reset();
   error.write.reset();
-  std::string error_text;
-  TRY(read_all(output.read.get(), error.read.get(), sink, error_text));
+  std::function<void()> look;
+  if (listeners.look) look = [&] { listeners.look(child); };
+  TRY(read_all(output.read.get(), error.read.get(), listeners.output, listeners.errors, look));
   const int status = child.wait();
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return {};
   const std::string end = WIFSIGNALED(status) ? fmt::format("died of signal {}", WTERMSIG(status))
                                               : fmt::format("failed ({})", WEXITSTATUS(status));
-  return fail(ErrorKind::kIo, "{} {}: {}", arguments[0], end, one_line(std::move(error_text)));
+  return fail(ErrorKind::kIo, "{} {}: {}", arguments[0], end, one_line(listeners.error_text()));
+}
+
+}  // namespace
+
+Result<void> run_program(const std::vector<std::string>& arguments, const OutputSink& sink) {
+  std::string error;
+  return run(arguments, {.output = sink,
+                         .errors = [&](std::string_view text) -> Result<void> {
+                           keep(error, text);
+                           return {};
+                         },
+                         .error_text = [&] { return error; },
+                         .look = {}});
+}
+
+Result<void> run_with_progress(const std::vector<std::string>& arguments) {
+  ProgressText text(arguments[0]);
+  bool told = false;
+  const auto end_when_interrupted = [&](const Child& program) {
+    if (told || !interrupted()) return;
+    program.ask_to_end();
+    told = true;
+  };
+  auto done = run(arguments, {.output = [](std::string_view) { return Result<void>(); },
+                              .errors = [&](std::string_view part) -> Result<void> {
+                                text.add(part);
+                                return {};
+                              },
+                              .error_text =
+                                  [&] {
+                                    text.end();
+                                    return text.error();
+                                  },
+                              .look = end_when_interrupted});
+  if (!done && interrupted()) return fail(ErrorKind::kUsage, "interrupted");
+  return done;
 }
 
 }  // namespace underlay::thin

@@ -19,4 +19,9 @@ using OutputSink = std::function<Result<void>(std::string_view)>;
 // back act on the program.
 Result<void> run_program(const std::vector<std::string>& arguments, const OutputSink& sink);
 
+// The same of a program that shows its progress, which goes on to this process's standard error as
+// it comes. A line that begins with "PROGRAM: " is its error, and in the message. SIGINT and
+// SIGTERM, held back by hold_signals(), end it: kUsage.
+Result<void> run_with_progress(const std::vector<std::string>& arguments);
+
 }  // namespace underlay::thin

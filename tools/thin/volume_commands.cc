@@ -45,7 +45,7 @@ Result<void> check_server_lives(const Host& host, const ImageRecord& image) {
 
 }  // namespace
 
-Result<void> create_command(const Host& host, const CreateArguments& arguments) {
+Result<void> make_volume(const Host& host, const CreateArguments& arguments) {
   RegistryStore store = TRY(open_registry(host));
   TRY(check_name_is_free(store.get(), arguments.name, "volume"));
   TRY(find_pool(store.get(), arguments.pool));
@@ -66,11 +66,10 @@ Result<void> create_command(const Host& host, const CreateArguments& arguments) 
                                   : TRY(bring_up_origin_steps(host, chosen.record)));
   append_steps(steps, std::move(planned.steps));
   steps.push_back(activate_step(planned.record));
-  TRY(perform(host, steps));
-  return host.dry_run ? Result<void>{} : report_device(host, dm_path(arguments.name));
+  return perform(host, steps);
 }
 
-Result<void> snapshot_command(const Host& host, const SnapshotArguments& arguments) {
+Result<void> make_snapshot(const Host& host, const SnapshotArguments& arguments) {
   RegistryStore store = TRY(open_registry(host));
   TRY(check_name_is_free(store.get(), arguments.name, "volume"));
   const std::string pool = TRY(find_volume(store.get(), arguments.source)).pool;
@@ -99,7 +98,16 @@ Result<void> snapshot_command(const Host& host, const SnapshotArguments& argumen
   }
   append_steps(steps, std::move(planned.steps));
   steps.push_back(activate_step(planned.record));
-  TRY(perform(host, steps));
+  return perform(host, steps);
+}
+
+Result<void> create_command(const Host& host, const CreateArguments& arguments) {
+  TRY(make_volume(host, arguments));
+  return host.dry_run ? Result<void>{} : report_device(host, dm_path(arguments.name));
+}
+
+Result<void> snapshot_command(const Host& host, const SnapshotArguments& arguments) {
+  TRY(make_snapshot(host, arguments));
   return host.dry_run ? Result<void>{} : report_device(host, dm_path(arguments.name));
 }
 

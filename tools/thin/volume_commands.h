@@ -16,12 +16,16 @@ struct CreateArguments {
   std::optional<uint64_t> size;  // bytes; nullopt: the image's
   ImageArguments image;
 };
+// Makes the volume and brings it up; the command says so as well.
+Result<void> make_volume(const Host& host, const CreateArguments& arguments);
 Result<void> create_command(const Host& host, const CreateArguments& arguments);
 
 struct SnapshotArguments {
   std::string source;
   std::string name;
 };
+// The same of a snapshot.
+Result<void> make_snapshot(const Host& host, const SnapshotArguments& arguments);
 Result<void> snapshot_command(const Host& host, const SnapshotArguments& arguments);
 
 struct RemoveArguments {

@@ -1,0 +1,153 @@
+#!/usr/bin/python3
+"""Volumes become images, in files and on servers, and images become volumes."""
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+
+import guest
+from guest import (MIB, PROGRAMS, WORK, check, create, equal, everything, must, pool, read_at,
+                   same_contents, scenario, template, templates, thin, thin_refuses,
+                   wait_for, write_at)
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../interop"))
+import http_servers
+
+IMG = PROGRAMS / "underlay-img"
+FORMATS = [("raw", []), ("qcow2", []), ("qcow2", ["-c"]), ("vpc", ["-o", "force_size=on"]),
+           ("vmdk", ["-o", "subformat=streamOptimized"])]
+
+
+def same_disk(path, format_, device):
+    must(IMG, "compare", "-f", format_, "-F", "raw", path, device)
+
+
+def volumes():
+    return [volume["name"] for volume in thin("list")["volumes"]]
+
+
+@contextlib.contextmanager
+def web_server():
+    with tempfile.TemporaryDirectory(dir="/run") as folder, http_servers.nginx(folder) as web:
+        yield web
+
+
+@scenario
+def a_volume_is_written_in_every_format():
+    one = template("plain.qcow2")
+    with pool():
+        device = create("volume", one)
+        write_at(device, 3 * MIB, b"written")
+        write_at(device, 5 * MIB, bytes(MIB))
+        for format_, options in FORMATS:
+            target = WORK / ("image." + format_)
+            answer = thin("export", "volume", target, "-O", format_, *options)
+            equal((answer["name"], answer["target"], answer["format"]),
+                  ("volume", str(target), format_), "the answer")
+            same_disk(target, format_, device)
+            equal(volumes(), ["volume"], "volumes")
+            target.unlink()
+        equal(os.listdir(WORK), ["pool"], "what is left in the folder")
+
+
+@scenario
+def only_what_there_is_is_read():
+    """A large volume with little in it: its end, too."""
+    one = template("plain.qcow2")
+    with pool(size="256M"):
+        device = create("volume", one, "--size", "1T")
+        write_at(device, (1 << 40) - 4096, b"last")
+        target = WORK / "image.qcow2"
+        thin("export", "volume", target, "-O", "qcow2", seconds=50)
+        info = json.loads(must(IMG, "info", "--output=json", target))
+        equal(info["virtual-size"], 1 << 40, "the size")
+        check(os.path.getsize(target) < 64 * MIB, f"{os.path.getsize(target)} bytes")
+        thin("import", "copy", target, "--pool", "pool")
+        equal(read_at("/dev/mapper/copy", (1 << 40) - 4096, 4), b"last", "the end")
+        same_contents("/dev/mapper/copy", one.raw, one.size)
+
+
+@scenario
+def a_volume_in_use_is_written_as_it_was():
+    one = template("plain.qcow2")
+    with pool():
+        device = create("volume", one)
+        with guest.mounted(device) as files:
+            (files / "before").write_text("x" * 1000)
+            thin("export", "volume", WORK / "image.raw")
+            (files / "after").write_text("y")
+        thin("import", "copy", WORK / "image.raw", "--format", "raw", "--pool", "pool")
+        with guest.mounted("/dev/mapper/copy") as files:
+            equal((files / "before").read_text(), "x" * 1000, "what was there")
+            check(not (files / "after").exists(), "what came later is in the image")
+
+
+@scenario
+def an_import_needs_its_image_no_more():
+    for one in templates():
+        with pool():
+            before = everything()
+            thin("import", "volume", one.path, "--format", one.format, "--pool", "pool")
+            same_contents("/dev/mapper/volume", one.raw)
+            equal(everything()["servers"], before["servers"], "servers")
+            equal(everything()["nbd"], before["nbd"], "nbd devices")
+
+
+@scenario
+def servers_take_volumes_and_give_them():
+    one = template("compressed.qcow2")
+    with web_server() as web, pool():
+        device = create("volume", one)
+        write_at(device, 3 * MIB, b"written")
+        answer = thin("export", "volume", web.url("image.qcow2", "put"), "-O", "qcow2", "-c")
+        equal(answer["target"], web.url("image.qcow2", "put"), "the target")
+        same_disk(os.path.join(web.root, "image.qcow2"), "qcow2", device)
+        thin("remove", "volume")
+        # The server's own word, in one line; and nothing is left.
+        create("volume", one)
+        thin_refuses("export", "volume", web.url("image.qcow2"), words=["405", web.url("")])
+        equal(volumes(), ["volume"], "volumes")
+
+
+@scenario
+def an_export_that_fails_or_is_interrupted_leaves_nothing():
+    one = template("plain.qcow2")
+    with pool():
+        create("volume", one)
+        before = everything()
+        thin_refuses("export", "volume", WORK / "none" / "image", words=["none"])
+        thin_refuses("export", "volume", WORK / "image", "-O", "vhdx", words=["vhdx"])
+        thin_refuses("export", "none", WORK / "image", words=["none"])
+        equal((everything(), volumes(), os.listdir(WORK)), (before, ["volume"], ["pool"]),
+              "what is left")
+        must("mkfifo", WORK / "pipe")
+        thin_refuses("export", "volume", WORK / "pipe", words=["no regular file"])
+        (WORK / "pipe").unlink()
+        equal((everything(), volumes()), (before, ["volume"]), "what is left")
+
+
+@scenario
+def an_interrupted_export_ends_soon():
+    one = template("plain.qcow2")
+
+    def answer(request):  # takes nothing
+        server.over.wait(60)
+    with http_servers.faulty(answer) as server, pool():
+        device = create("volume", one)
+        before = everything()
+        process = subprocess.Popen([guest.THIN, "export", "volume", server.url],
+                                   stderr=subprocess.PIPE, text=True)
+        wait_for(lambda: server.requests, "the upload begins")
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+        server.over.set()
+        equal(process.returncode, 1, errors)
+        check("interrupted" in errors and errors.count("\n") == 1, errors)
+        equal((everything(), volumes()), (before, ["volume"]), "what is left")
+        check(os.path.exists(device), device)
+
+
+guest.main()
