@@ -33,7 +33,7 @@ FEATURES = (
             "their data cannot be told; say `--object secret` and `encrypt.key-secret`"),
     Feature("unknown-feature", "incompatible features of later QEMUs",
             "what they change is not known; convert it with qemu-img"),
-    Feature("protocols", "backing and data files that a protocol names (`json:`, `nbd://`)",
+    Feature("protocols", "backing and data files that a protocol names (`json:`, `nbd://`, `http://`)",
             "an image's protocols are never followed; name a file"),
     Feature("unstated", "raw backing files whose format the image does not state",
             "a guest could make it any format; state it with `qemu-img rebase -u -F`"),

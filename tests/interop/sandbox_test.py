@@ -58,8 +58,10 @@ def an_open_cage_is_noticed(program, folder):
 def a_server_serves_caged(program, folder):
     image = make_image(folder, "qcow2")
     with harness.serve(["-f", "qcow2", image]) as server:
+        # It listens before it is in the cage.
+        harness.wait_for(lambda: status_of(server.pid)["Seccomp"].strip() == "2", 10, "the cage")
         status = status_of(server.pid)
-        assert status["Seccomp"].strip() == "2" and status["NoNewPrivs"].strip() == "1", status
+        assert status["NoNewPrivs"].strip() == "1", status
         reading = 1 << 1 | 1 << 2 | 1 << 3  # DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER
         assert int(status["CapPrm"], 16) & ~reading == 0, status
         for thread in os.listdir(f"/proc/{server.pid}/task"):
