@@ -58,16 +58,17 @@ def only_what_there_is_is_read():
     """A large volume with little in it: its end, too."""
     one = template("plain.qcow2")
     with pool(size="256M"):
-        device = create("volume", one, "--size", "1T")
-        write_at(device, (1 << 40) - 4096, b"last")
+        device = create("volume", one, "--size", "100G")
+        write_at(device, (100 << 30) - 4096, b"last")
         target = WORK / "image.qcow2"
         thin("export", "volume", target, "-O", "qcow2", seconds=50)
         info = json.loads(must(IMG, "info", "--output=json", target))
-        equal(info["virtual-size"], 1 << 40, "the size")
+        equal(info["virtual-size"], 100 << 30, "the size")
         check(os.path.getsize(target) < 64 * MIB, f"{os.path.getsize(target)} bytes")
         thin("import", "copy", target, "--pool", "pool")
-        equal(read_at("/dev/mapper/copy", (1 << 40) - 4096, 4), b"last", "the end")
-        same_contents("/dev/mapper/copy", one.raw, one.size)
+        equal(read_at("/dev/mapper/copy", (100 << 30) - 4096, 4), b"last", "the end")
+        with open(one.raw, "rb") as file:
+            equal(read_at("/dev/mapper/copy", 0, one.size) == file.read(), True, "the beginning")
 
 
 @scenario

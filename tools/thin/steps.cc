@@ -75,4 +75,16 @@ bool interrupted() {
   return sigismember(&pending, SIGINT) == 1 || sigismember(&pending, SIGTERM) == 1;
 }
 
+InterruptionPutOff::InterruptionPutOff() {
+  const sigset_t signals = ending_signals();
+  constexpr timespec kNow{};
+  for (int signal = 0; (signal = ::sigtimedwait(&signals, nullptr, &kNow)) > 0;) {
+    signals_.push_back(signal);
+  }
+}
+
+InterruptionPutOff::~InterruptionPutOff() {
+  for (const int signal : signals_) ::kill(::getpid(), signal);
+}
+
 }  // namespace underlay::thin

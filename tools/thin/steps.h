@@ -41,4 +41,17 @@ void append_steps(std::vector<Step>& steps, std::vector<Step> more);
 void hold_signals();
 bool interrupted();
 
+// While it lives, interrupted() is false unless a further signal comes: for what must be done also
+// after one. The signals act again in the end. REQUIRES: hold_signals() was called.
+class InterruptionPutOff {
+ public:
+  InterruptionPutOff();
+  ~InterruptionPutOff();
+  InterruptionPutOff(const InterruptionPutOff&) = delete;
+  InterruptionPutOff& operator=(const InterruptionPutOff&) = delete;
+
+ private:
+  std::vector<int> signals_;
+};
+
 }  // namespace underlay::thin

@@ -112,6 +112,7 @@ std::vector<Step> export_steps(const std::shared_ptr<const Export>& state) {
     return in_file(fail_errno(errno, "cannot remove"), path);
   };
   const auto remove_snapshot = [host, name = state->snapshot] {
+    const InterruptionPutOff anyway;
     return remove_command(host, {.name = name});
   };
   std::vector<Step> steps;
