@@ -3,12 +3,13 @@
 cache, beside qemu-nbd with its curl driver and nbdkit's curl plugin with its cache filter (which
 gets the raw disk, as it knows no qcow2). One after the other in each round; the medians count.
 
-usage: far_images_bench.py TEST_KERNEL PROGRAMS [--reads N] [--rounds N] [--least RATIO]
+usage: far_images_bench.py UNDERLAY_NBD [--reads N] [--rounds N] [--least RATIO] [--test-kernel PATH]
 
-It runs in the test kernel, which has network namespaces and tc's netem. What is timed begins when the
-server listens, with empty caches (first pass); then with underlay-nbd started again (second pass),
-beside underlay-nbd with the same image as a local file. Fails when underlay-nbd's first pass is not
-RATIO times as fast as the faster one of the others.
+The way is relay.py, or with --test-kernel tc's netem between network namespaces of that kernel,
+which is slow at all it does. What is timed begins when the server listens, with empty caches (first
+pass); then with underlay-nbd started again (second pass), beside underlay-nbd with the same image as
+a local file. Fails when underlay-nbd's first pass is not RATIO times as fast as the faster one of the
+others.
 """
 import argparse
 import json
@@ -19,9 +20,9 @@ import sys
 import tempfile
 
 SIZE = 256 << 20
-GUEST = pathlib.Path(__file__).resolve().with_name("far_images_guest.py")
+MEASURING = str(pathlib.Path(__file__).resolve().with_name("far_images.py"))
 TIMEOUT = 900
-MEMORY = "3G"  # of the guest: disks, caches
+MEMORY = "3G"  # of the test kernel: disks, caches
 
 
 def make_disk(folder):
@@ -33,26 +34,32 @@ def make_disk(folder):
                     os.path.join(folder, "disk.qcow2")], check=True)
 
 
+def measure(options, folder):
+    server = os.path.realpath(options.underlay_nbd)
+    arguments = [server, str(options.reads), str(options.rounds)]
+    if options.test_kernel is None:
+        return subprocess.run(["/usr/bin/python3", "-B", MEASURING, folder, *arguments, "relay"],
+                              check=False, timeout=TIMEOUT).returncode
+    return subprocess.run(
+        [options.test_kernel, "--timeout", str(TIMEOUT), "--mem", MEMORY, "--job", folder, "--share",
+         os.path.dirname(server), "--", "/usr/bin/python3", "-B", MEASURING, "/run/job", *arguments,
+         "netem"], check=False).returncode
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("test_kernel")
-    parser.add_argument("programs")
+    parser.add_argument("underlay_nbd")
     parser.add_argument("--reads", default=2000, type=int)
     parser.add_argument("--rounds", default=3, type=int)
     parser.add_argument("--least", default=5.0, type=float)
+    parser.add_argument("--test-kernel")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="underlay-job-", dir="/tmp") as job:
-        make_disk(job)
-        server = os.path.join(os.path.realpath(options.programs), "underlay-nbd")
-        done = subprocess.run(
-            [options.test_kernel, "--timeout", str(TIMEOUT), "--mem", MEMORY, "--job", job, "--share",
-             options.programs, "--", "/usr/bin/python3", "-B", str(GUEST), server,
-             str(options.reads), str(options.rounds)], check=False, text=True,
-            stdout=subprocess.PIPE)
-        print(done.stdout, end="")
-        if done.returncode != 0:
-            sys.exit(done.returncode)
-        with open(os.path.join(job, "results.json"), encoding="utf-8") as file:
+    with tempfile.TemporaryDirectory(prefix="underlay-job-", dir="/tmp") as folder:
+        make_disk(folder)
+        status = measure(options, folder)
+        if status != 0:
+            sys.exit(status)
+        with open(os.path.join(folder, "results.json"), encoding="utf-8") as file:
             results = json.load(file)
     ratio = min(results["qemu-nbd"], results["nbdkit"]) / results["first"]
     print(f"first pass: {ratio:.1f} times as fast as the faster one of the others; "
