@@ -13,6 +13,9 @@ namespace {
 constexpr uint64_t kEntryBytes = 8;
 constexpr uint32_t kRefcountOrder = 4;
 constexpr uint32_t kHeaderBytes = 112;  // of version 3
+constexpr uint32_t kHeaderBytesVersion2 = 72;
+constexpr uint32_t kBackingFormatExtension = 0xe2792aca;
+constexpr size_t kMaxBacking = 900;  // bytes: it must fit into the first cluster, and QEMU's limit
 constexpr uint64_t kUsualUnit = 64 << 10;
 
 // Bits of L1 and L2 entries.
@@ -119,13 +122,30 @@ class Qcow2Writer : public ImageWriter {
     store_be<uint64_t>(bytes, 40, end.l1_offset);
     store_be<uint64_t>(bytes, 48, end.refcount_table_offset);
     store_be<uint32_t>(bytes, 56, end.refcount_table_clusters);
-    if (image_.version < 3) return bytes;
+    if (image_.version < 3) {
+      add_backing(kHeaderBytesVersion2, bytes);
+      return bytes;
+    }
     const bool is_zstd = image_.codec == Codec::kZstd;
     store_be<uint64_t>(bytes, 72, is_zstd ? Qcow2Header::kCompressionType : 0);
     store_be<uint32_t>(bytes, 96, kRefcountOrder);
     store_be<uint32_t>(bytes, 100, kHeaderBytes);
     bytes[104] = std::byte{is_zstd};
+    add_backing(kHeaderBytes, bytes);
     return bytes;
+  }
+
+  // "Header extensions", from `at` on, and behind their end the name.
+  void add_backing(size_t at, std::vector<std::byte>& bytes) const {
+    if (image_.backing.empty()) return;
+    const std::string& format = image_.backing_format;
+    store_be<uint32_t>(bytes, at, kBackingFormatExtension);
+    store_be<uint32_t>(bytes, at + 4, static_cast<uint32_t>(format.size()));
+    std::ranges::copy(as_bytes(format), bytes.begin() + static_cast<ptrdiff_t>(at + 8));
+    at += 8 + 8 * div_round_up(format.size(), 8) + 8;  // all zeros: the end
+    store_be<uint64_t>(bytes, 8, at);
+    store_be<uint32_t>(bytes, 16, static_cast<uint32_t>(image_.backing.size()));
+    std::ranges::copy(as_bytes(image_.backing), bytes.begin() + static_cast<ptrdiff_t>(at));
   }
 };
 
@@ -249,6 +269,12 @@ Result<std::unique_ptr<ImageWriter>> write_qcow2(const DiskToWrite& disk, const 
                 "a disk of {} bytes is too large for the format with clusters of {} bytes: say a "
                 "larger -o cluster_size",
                 disk.size, cluster);
+  }
+  if (image.backing.size() + image.backing_format.size() > kMaxBacking ||
+      (!image.backing.empty() && cluster < (2 << 10))) {
+    return fail(ErrorKind::kUsage,
+                "the backing file's name has {} bytes: {} fit, in clusters of 2 KiB and more",
+                image.backing.size(), kMaxBacking);
   }
   if (image.compress) return std::make_unique<CompressedQcow2Writer>(disk, image, sink);
   return std::make_unique<PlainQcow2Writer>(disk, image, sink);

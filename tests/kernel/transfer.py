@@ -9,7 +9,7 @@ import sys
 import tempfile
 
 import guest
-from guest import (MIB, PROGRAMS, WORK, check, create, equal, everything, must, pool, read_at,
+from guest import (MIB, PROGRAMS, WORK, check, create, equal, everything, must, pool, read_at, run,
                    same_contents, scenario, template, templates, thin, thin_refuses,
                    wait_for, write_at)
 
@@ -69,6 +69,48 @@ def only_what_there_is_is_read():
         equal(read_at("/dev/mapper/copy", (100 << 30) - 4096, 4), b"last", "the end")
         with open(one.raw, "rb") as file:
             equal(read_at("/dev/mapper/copy", 0, one.size) == file.read(), True, "the beginning")
+
+
+@scenario
+def what_changed_since_a_snapshot_is_an_overlay_on_its_image():
+    one = template("plain.qcow2")
+    with pool():
+        device = create("volume", one)
+        write_at(device, 2 * MIB, b"before" * 1000)
+        thin("snapshot", "volume", "monday")
+        thin("export", "monday", WORK / "monday.qcow2", "-O", "qcow2")
+        # Bytes, zeros where there were some, and the end of the disk.
+        write_at(device, 2 * MIB + 100, b"after")
+        write_at(device, 5 * MIB, bytes(MIB))
+        write_at(device, one.size - 5, b"last!")
+        thin("export", "volume", WORK / "tuesday.qcow2", "-O", "qcow2", "--since", "monday",
+             "--backing", "monday.qcow2")
+        same_disk(WORK / "monday.qcow2", "qcow2", "/dev/mapper/monday")
+        same_disk(WORK / "tuesday.qcow2", "qcow2", device)
+        must("qemu-img", "check", "-q", WORK / "tuesday.qcow2")
+        must("qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", WORK / "tuesday.qcow2", device)
+        info = json.loads(must(IMG, "info", "--output=json", WORK / "tuesday.qcow2"))
+        equal((info["backing-filename"], info["backing-filename-format"]),
+              ("monday.qcow2", "qcow2"), "the backing file")
+        check(os.path.getsize(WORK / "tuesday.qcow2") < 2 * MIB, "more than what changed")
+        # Compressed, and nothing changed.
+        thin("export", "volume", WORK / "packed.qcow2", "-O", "qcow2", "-c", "--since", "monday",
+             "--backing", "monday.qcow2")
+        same_disk(WORK / "packed.qcow2", "qcow2", device)
+        thin("snapshot", "volume", "wednesday")
+        thin("export", "wednesday", WORK / "same.qcow2", "-O", "qcow2", "--since", "volume",
+             "--backing", "tuesday.qcow2")
+        same_disk(WORK / "same.qcow2", "qcow2", device)
+        create("other", one)
+        write_at("/dev/mapper/other", 0, b"x")
+        for since, why in (("volume", "must be a snapshot"), ("none", "none")):
+            thin_refuses("export", "volume", WORK / "no.qcow2", "-O", "qcow2", "--since", since,
+                         "--backing", "x", words=[why])
+        for words in (["-O", "qcow2", "--since", "monday"], ["-O", "qcow2", "--backing", "x"],
+                      ["--since", "monday", "--backing", "x"]):
+            status, _, errors = run(guest.THIN, "export", "volume", WORK / "no.qcow2", *words)
+            equal(status, 2, errors)
+            check("--since" in errors, errors)
 
 
 @scenario

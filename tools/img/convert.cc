@@ -37,6 +37,12 @@ std::vector<Option> options() {
       {.rule = {.name = "data-map", .takes_value = true, .own = true},
        .value_name = "MAP",
        .help = "of a raw disk: what has data, as 'map --output=json' prints it; the rest is zeros"},
+      {.rule = {.name = "backing", .letter = 'B', .takes_value = true},
+       .value_name = "NAME",
+       .help = "what lies outside of --data-map is that of the backing file NAME (qcow2)"},
+      {.rule = {.name = "backing-format", .letter = 'F', .takes_value = true},
+       .value_name = "FORMAT",
+       .help = "of the backing file"},
       snapshot_option(),
       {.rule = {.name = "threads", .letter = 'm', .takes_value = true},
        .value_name = "N",
@@ -118,6 +124,7 @@ struct Conversion {
   unsigned threads = 0;
   NewFile::Durability durability = NewFile::Durability::kInMemory;
   WalkManners manners;
+  bool is_overlay = false;  // what is left out is the backing file's
 };
 
 Result<Conversion> conversion(const Given& given) {
@@ -128,7 +135,9 @@ Result<Conversion> conversion(const Given& given) {
   conversion.format = TRY(target_format({.format = conversion.target_format,
                                          .options = given.each("options"),
                                          .compress = given.has("compress"),
-                                         .file_name = file_name(shown_name(conversion.target))}));
+                                         .file_name = file_name(shown_name(conversion.target)),
+                                         .backing = given.last_or("backing", ""),
+                                         .backing_format = given.last_or("backing-format", "")}));
   conversion.disk.zero_block = TRY(zero_block(given));
   conversion.threads = TRY(thread_count(given));
   conversion.durability = TRY(durability(given));
@@ -141,7 +150,31 @@ Result<Conversion> conversion(const Given& given) {
     }
     conversion.image.data_map = TRY(read_data_map(given.last("data-map")));
   }
+  conversion.is_overlay = given.has("backing");
+  if (conversion.is_overlay) {
+    if (!conversion.image.data_map || !given.has("backing-format")) {
+      return fail(ErrorKind::kUsage, "-B: needs --data-map and -F");
+    }
+    conversion.disk.zero_block = 0;
+  }
   return conversion;
+}
+
+// Of an overlay: all in the map is stored, zeros too, and nothing else; so no part has some of
+// both.
+Result<void> check_overlay(const Conversion& conversion, const Disk& disk,
+                           const ImageWriter& writer) {
+  const uint64_t unit = writer.unit();
+  for (const DataRange& range : *conversion.image.data_map) {
+    if (is_aligned(range.begin, unit) &&
+        (is_aligned(range.end, unit) || range.end >= disk.size())) {
+      continue;
+    }
+    return fail(ErrorKind::kUsage,
+                "--data-map: bytes {} to {}: with -B, ranges must begin and end at multiples of {}",
+                range.begin, range.end, unit);
+  }
+  return {};
 }
 
 Result<void> write_disk(const Conversion& conversion, const Disk& disk, ImageWriter& writer) {
@@ -152,7 +185,7 @@ Result<void> write_disk(const Conversion& conversion, const Disk& disk, ImageWri
   settings.work = [&](unsigned, const DiskPart& part, std::vector<std::byte>& prepared) {
     return writer.prepare(part.bytes, prepared);
   };
-  const bool keeps_zeros = conversion.disk.zero_block == 0;
+  const bool keeps_zeros = conversion.disk.zero_block == 0 && !conversion.is_overlay;
   StoredZeros zeros(writer);
   WalkCounts counts;
   TRY(walk_disk(disk, std::move(settings), conversion.manners, counts,
@@ -186,6 +219,7 @@ Result<int> run(const Given& given) {
   conversion.disk.size = disk->size();
   const auto sink = TRY(open_sink(conversion, *disk));
   const auto writer = TRY(conversion.format.make_writer(conversion.disk, *sink));
+  if (conversion.is_overlay) TRY(check_overlay(conversion, *disk, *writer));
   TRY(write_disk(conversion, *disk, *writer));
   return kDone;
 }

@@ -75,6 +75,8 @@ Result<TargetFormat> qcow2_target(const TargetRequest& request) {
   image.cluster_bits = static_cast<uint32_t>(std::countr_zero(cluster));
   image.codec = type == "zstd" ? Codec::kZstd : Codec::kDeflate;
   image.compress = request.compress;
+  image.backing = request.backing;
+  image.backing_format = request.backing_format;
   if (image.version == 2 && image.codec != Codec::kDeflate) {
     return fail(ErrorKind::kUsage, "-o compression_type: {} needs compat=1.1", type);
   }
@@ -133,6 +135,9 @@ Result<TargetFormat> target_format(const TargetRequest& request) {
   if (target == kTargets.end()) {
     return fail(ErrorKind::kUsage, "images of the format {} are read, but not written: {} are",
                 format->name, target_format_names());
+  }
+  if (!request.backing.empty() && format->name != "qcow2") {
+    return fail(ErrorKind::kUsage, "-B: of the formats that are written, qcow2 has backing files");
   }
   return target->parse(request);
 }

@@ -15,6 +15,8 @@ struct TargetRequest {
   std::vector<std::string> options;  // the values of all -o
   bool compress = false;             // -c
   std::string file_name;             // for formats that have it in the image
+  std::string backing{};             // the name of a backing file; "" = none
+  std::string backing_format{};
 };
 
 // Makes the writer of one image. Fails where the disk does not fit the format.

@@ -11,6 +11,7 @@
 #include "io/unique_fd.h"
 #include "tools/thin/run_program.h"
 #include "tools/thin/steps.h"
+#include "tools/thin/thin_delta.h"
 #include "tools/thin/thin_dump.h"
 #include "tools/thin/thin_pool.h"
 
@@ -83,6 +84,18 @@ Result<std::vector<MappedRun>> pool_mapped_runs(const std::string& pool,
   return with_metadata_snapshot(pool, metadata, [&]() -> Result<std::vector<MappedRun>> {
     ThinDumpReader reader(thin_id);
     TRY(run_program({"thin_dump", "-m", "--dev-id", std::to_string(thin_id), metadata},
+                    [&](std::string_view text) { return reader.add(text); }));
+    return reader.finish();
+  });
+}
+
+Result<std::vector<MappedRun>> pool_changed_runs(const std::string& pool,
+                                                 const std::string& metadata, uint32_t since,
+                                                 uint32_t thin_id) {
+  return with_metadata_snapshot(pool, metadata, [&]() -> Result<std::vector<MappedRun>> {
+    ThinDeltaReader reader;
+    TRY(run_program({"thin_delta", "-m", "--thin1", std::to_string(since), "--thin2",
+                     std::to_string(thin_id), metadata},
                     [&](std::string_view text) { return reader.add(text); }));
     return reader.finish();
   });

@@ -68,6 +68,10 @@ struct MappedRun {
 // reads it with thin_dump, releases it. `metadata`: the path of the pool's metadata device.
 Result<std::vector<MappedRun>> pool_mapped_runs(const std::string& pool,
                                                 const std::string& metadata, uint32_t thin_id);
+// What of `thin_id` is not the same block of the pool as in `since`, the same way (thin_delta).
+Result<std::vector<MappedRun>> pool_changed_runs(const std::string& pool,
+                                                 const std::string& metadata, uint32_t since,
+                                                 uint32_t thin_id);
 // The thin ids that the pool has, the same way.
 Result<std::vector<uint32_t>> pool_thin_ids(const std::string& pool, const std::string& metadata);
 

@@ -32,10 +32,14 @@ struct Export {
   std::string map;       // a file: what of it has data
 };
 
-// Blocks in which the volume may have data: its own, and those that it reads from its image.
+// Blocks in which the volume may have data: its own, and those that it reads from its image. With
+// `since`: in which it may have other data than that volume.
 Result<BlockRuns> data_blocks(const Registry& registry, const VolumeRecord& volume,
-                              const PoolRecord& pool) {
+                              const PoolRecord& pool, const VolumeRecord* since) {
   const std::string metadata = TRY(active_metadata_path(pool.name));
+  if (since != nullptr) {
+    return pool_changed_runs(pool.name, metadata, since->thin_id, volume.thin_id);
+  }
   BlockRuns blocks = TRY(pool_mapped_runs(pool.name, metadata, volume.thin_id));
   if (volume.image.empty()) return blocks;
   const ImageRecord& image = *registry.image(volume.image);
@@ -80,7 +84,9 @@ Result<void> make_map(const Export& state) {
   const RegistryStore store = TRY(open_registry(state.host));
   const VolumeRecord volume = TRY(find_volume(store.get(), state.snapshot));
   const PoolRecord pool = TRY(find_pool(store.get(), volume.pool));
-  const BlockRuns blocks = TRY(data_blocks(store.get(), volume, pool));
+  const VolumeRecord* since = nullptr;
+  if (!state.arguments.since.empty()) since = store.get().volume(state.arguments.since);
+  const BlockRuns blocks = TRY(data_blocks(store.get(), volume, pool, since));
   return write_map(state.map, map_text(blocks, pool.block_sectors * kSectorBytes,
                                        volume.sectors * kSectorBytes));
 }
@@ -92,6 +98,10 @@ std::vector<std::string> convert_words(const Export& state) {
   for (const std::string& option : state.arguments.options)
     words.insert(words.end(), {"-o", option});
   if (state.arguments.compress) words.emplace_back("-c");
+  if (!state.arguments.since.empty()) {
+    words.insert(words.end(),
+                 {"-B", state.arguments.backing, "-F", state.arguments.backing_format});
+  }
   if (state.arguments.progress || ::isatty(STDERR_FILENO) == 1) words.emplace_back("-p");
   // All is on the disk before the snapshot goes.
   words.insert(words.end(), {"-t", "writeback", dm_path(state.snapshot), state.arguments.target});
@@ -157,6 +167,20 @@ Result<void> report_export(const Host& host, const Export& state) {
   return {};
 }
 
+// Blocks can only be compared within a pool, and what neither has must be the same, too.
+Result<void> check_since(const Registry& registry, const ExportArguments& arguments) {
+  const VolumeRecord volume = TRY(find_volume(registry, arguments.name));
+  if (arguments.since.empty()) return {};
+  const VolumeRecord since = TRY(find_volume(registry, arguments.since));
+  if (since.pool == volume.pool && since.image == volume.image && since.sectors == volume.sectors &&
+      since.name != volume.name) {
+    return {};
+  }
+  return fail(ErrorKind::kUsage,
+              "--since {}: must be a snapshot of {}: in the same pool, on the same image, as large",
+              since.name, volume.name);
+}
+
 }  // namespace
 
 Result<void> export_command(const Host& host, const ExportArguments& arguments) {
@@ -171,7 +195,7 @@ Result<void> export_command(const Host& host, const ExportArguments& arguments) 
   if (!host.dry_run) std::filesystem::create_directories(host.run_dir, error);
   {
     const RegistryStore store = TRY(open_registry(host));
-    TRY(find_volume(store.get(), arguments.name));
+    TRY(check_since(store.get(), arguments));
   }
   TRY(perform(host, export_steps(state)));
   return host.dry_run ? Result<void>{} : report_export(host, *state);

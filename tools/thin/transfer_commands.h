@@ -16,6 +16,10 @@ struct ExportArguments {
   std::string format = "raw";        // of underlay-img convert's -O
   std::vector<std::string> options;  // of its -o
   bool compress = false;
+  // Only what differs from this volume, an older snapshot, as an overlay on its image `backing`.
+  std::string since;    // "" = all
+  std::string backing;  // as the overlay is to name it
+  std::string backing_format;
   bool progress = false;  // also when standard error is no terminal
 };
 // Writes the volume as an image, as it is at this moment: of a snapshot that is made for this, and
