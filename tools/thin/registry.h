@@ -20,7 +20,7 @@ struct FileStamp {
   std::string path;  // absolute, no symbolic link in it; or the URL of an object on a server
   uint64_t size = 0;
   int64_t mtime_ns = 0;
-  std::string version;  // of an object: Source::content_id(); "" of a file
+  std::string version{};  // of an object: Source::content_id(); "" of a file
 
   bool is_object() const { return !version.empty(); }
   bool operator==(const FileStamp&) const = default;
