@@ -141,8 +141,7 @@ class FileSource final : public Source {
   }
 
   std::optional<FileIdentity> identity() const override {
-    return FileIdentity{.device = S_ISBLK(status_.st_mode) ? status_.st_rdev : status_.st_dev,
-                        .inode = S_ISBLK(status_.st_mode) ? 0 : status_.st_ino};
+    return identity_of(status_);
   }
 
  private:
@@ -164,6 +163,12 @@ class FileSource final : public Source {
 };
 
 }  // namespace
+
+FileIdentity identity_of(const struct stat& status) {
+  // A device has several nodes, each with an inode of its own.
+  if (S_ISBLK(status.st_mode)) return {.device = status.st_rdev, .inode = 0};
+  return {.device = status.st_dev, .inode = status.st_ino};
+}
 
 Result<std::shared_ptr<const Source>> file_source_of(UniqueFd fd, std::string name,
                                                      FileSharing sharing) {

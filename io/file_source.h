@@ -1,6 +1,8 @@
 // A regular file or a block device as a Source.
 #pragma once
 
+#include <sys/stat.h>
+
 #include <memory>
 #include <string>
 
@@ -9,6 +11,9 @@
 #include "io/unique_fd.h"
 
 namespace underlay {
+
+// Of a file, or of a block device however many nodes it has: what the identity() of its source is.
+FileIdentity identity_of(const struct stat& status);
 
 // Opens `path` read-only. Never hangs on a FIFO. Fails for what is neither a regular file nor a
 // block device, and under kNoWriter for what is being written (image_lock.h). The operator named this

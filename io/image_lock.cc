@@ -10,24 +10,25 @@ namespace {
 
 constexpr off_t kUsed = 100;
 constexpr off_t kNotShared = 200;
+constexpr off_t kEnd = 300;
 
 // Permissions, by their bits in BLK_PERM_*.
 constexpr off_t kConsistentRead = 0;
 constexpr off_t kWrite = 1;
 constexpr off_t kResize = 3;
 
-struct flock byte_at(off_t at, short type) {
+struct flock bytes_at(off_t at, off_t count, short type) {
   struct flock lock {};
   lock.l_type = type;
   lock.l_whence = SEEK_SET;
   lock.l_start = at;
-  lock.l_len = 1;
+  lock.l_len = count;
   return lock;
 }
 
 // Of another open file description. What cannot be asked is taken for no.
-bool is_locked_by_others(int fd, off_t at) {
-  struct flock lock = byte_at(at, F_WRLCK);
+bool is_locked_by_others(int fd, off_t at, off_t count = 1) {
+  struct flock lock = bytes_at(at, count, F_WRLCK);
   return ::fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
@@ -35,7 +36,7 @@ bool is_locked_by_others(int fd, off_t at) {
 
 Result<void> lock_for_reading(int fd, const std::string& name) {
   for (const off_t at : {kUsed + kConsistentRead, kNotShared + kWrite, kNotShared + kResize}) {
-    struct flock lock = byte_at(at, F_RDLCK);
+    struct flock lock = bytes_at(at, 1, F_RDLCK);
     if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) continue;
     // Whoever locks exclusively is no QEMU, and does not want the file to be read.
     if (errno == EAGAIN || errno == EACCES) {
@@ -62,6 +63,14 @@ Result<void> lock_for_reading(int fd, const std::string& name) {
                    name);
   }
   return {};
+}
+
+Result<void> check_unused(int fd, const std::string& name) {
+  if (!is_locked_by_others(fd, kUsed, kEnd - kUsed)) return {};
+  return in_file(fail(ErrorKind::kDenied,
+                      "another process (QEMU, or a server) has it open as an image: stop that one, "
+                      "or choose another name"),
+                 name);
 }
 
 }  // namespace underlay

@@ -23,4 +23,8 @@ enum class FileSharing : uint8_t {
 // nobody read it. Never waits.
 Result<void> lock_for_reading(int fd, const std::string& name);
 
+// As somebody asks who wants to replace the open file: fails with kDenied when another process has
+// it open as an image, to read it or to write to it. Takes no lock. Never waits.
+Result<void> check_unused(int fd, const std::string& name);
+
 }  // namespace underlay

@@ -27,14 +27,22 @@ REFUSED = [
     (["-O", "qcow2", "-o", "preallocation=full"], "preallocation"),
     (["-O", "qcow2", "-o", "refcount_bits=1"], "refcount_bits"),
     (["-O", "qcow2", "-o", "backing_file=b"], "backing_file"),
+    (["-O", "qcow2", "-o", "compat=v4"], "compat"),
+    (["-O", "qcow2", "-o", "compression_type=zstd,compat=v2"], "needs compat=1.1"),
+    (["-O", "qcow2", "-o", "lazy_refcounts"], "lazy_refcounts"),
+    (["-O", "qcow2", "-o", "extended_l2=true"], "extended_l2"),
+    (["-O", "qcow2", "-o", "data_file_raw=on"], "data_file_raw"),
+    (["-O", "qcow2", "-o", "encryption=on"], "encryption"),
     (["-O", "qcow2", "-o", "subformat=fixed"], "subformat"),
     (["-O", "vpc", "-o", "subformat=sparse"], "subformat"),
     (["-O", "vpc", "-o", "force_size=perhaps"], "force_size"),
     (["-O", "vmdk", "-o", "subformat=monolithicFlat"], "subformat"),
     (["-O", "vmdk", "-o", "adapter_type=sata"], "adapter_type"),
     (["-O", "vmdk", "-o", 'hwversion=4"'], "hwversion"),
+    (["-O", "vmdk", "-o", "zeroed_grain=on"], "zeroed_grain"),
+    (["-O", "vmdk", "-o", "compat6"], "compat6"),
     (["-S", "1000"], "-S"),
-    (["-S", "4M"], "-S"),
+    (["-S", "17M"], "-S"),
     (["-m", "0"], "-m"),
     (["-m", "17"], "-m"),
     (["-t", "fast"], "-t"),
@@ -139,6 +147,9 @@ def rule_images_in_use_are_not_replaced(lab):
         with harness.start(["qemu-nbd", "-t", *readonly, "-f", "qcow2", "-k", lab.path("socket"),
                             used], lab.path("socket")):
             refused_with(lab, "has it open as an image", "-f", "raw", raw, used)
+            with open(used, "ab") as out:
+                done = lab.run("convert", "-f", "raw", raw, "-", stdout=out)
+            assert done.status == 1 and "has it open as an image" in done.stderr, done
     lab.convert(raw, used)
     assert same_bytes(raw, used)
 
@@ -151,6 +162,8 @@ def rule_targets_that_are_no_files_are_refused(lab):
         refused_with(lab, "no regular file", "-f", "raw", raw, lab.path(name))
     refused_with(lab, "missing", "-f", "raw", raw, lab.path("missing/target"))
     refused_with(lab, "file", "-f", "raw", raw, "")
+    refused_with(lab, "has a protocol", "-f", "raw", raw, "nbd:localhost:10809")
+    refused_with(lab, "json:", "-f", "raw", raw, 'json:{"driver":"raw"}')
 
 
 def rule_a_file_that_exists_is_replaced_as_what_it_is(lab):

@@ -143,6 +143,14 @@ def rule_zeros_take_no_room(lab):
         image = lab.convert(blocks, "image", *options)
         assert stored_bytes(image) <= most, (options, stored_bytes(image))
     assert stored_bytes(image) >= MIB
+    # Of other multiples of a sector: what blocks of the next smaller power of two leave out.
+    for given, same in (("3k", "2k"), ("11k", "8k"), ("12M", "2M")):
+        for target in ("raw", "qcow2", "vhd-exact"):
+            options = TARGETS[target].options
+            other, image = (lab.convert(zeros, name, "-S", size, *options)
+                            for name, size in (("other", same), ("image", given)))
+            assert same_bytes(other, image), (given, target)
+            assert stored_bytes(other) == stored_bytes(image), (given, target)
     assert stored_bytes(lab.convert(zeros, "image")) < MIB
     nothing = lab.disk("nothing")
     for name in ("raw", "qcow2", "qcow2-zlib", "vhd-exact", "vmdk"):

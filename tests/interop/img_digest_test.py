@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 
+import harness
 import image_set
 from img_lab import ProgramInFolder, interrupted
 
@@ -165,8 +166,10 @@ def rule_what_cannot_be_read_has_no_digest(lab):
     no_leftovers(lab, "lost.tree")
 
 
-def no_leftovers(lab, name):
-    assert not [entry for entry in os.listdir(lab.folder) if entry.startswith(name)], name
+def no_leftovers(lab, name=".underlay-"):
+    """Of that name, nor of a tree that is being written."""
+    assert not [entry for entry in os.listdir(lab.folder)
+                if entry.startswith((name, ".underlay-"))], name
 
 
 def interrupt(lab, *words):
@@ -429,7 +432,10 @@ def rule_a_tree_overwrites_nothing_unless_told_and_never_the_image(lab):
     assert lab.digest("-q", *given, tree, "--overwrite") == (0, "", [])
     assert verify_given(lab, ["-f", "raw", raw], tree, lab.json(
         *given, tree, "--overwrite")["root-hash"])["matches"] is True
-    assert not [entry for entry in os.listdir(lab.folder) if entry.startswith("kept.tree.")]
+    used = lab.path("kept.socket")
+    with harness.start(["qemu-nbd", "-r", "-t", "-f", "raw", "-k", used, tree], used):
+        lab.refused("has it open as an image", *given, tree, "--overwrite")
+    no_leftovers(lab)
 
 
 def rule_what_has_no_whole_blocks_is_refused_or_gets_smaller_ones(lab):

@@ -345,52 +345,5 @@ TEST_CASE("blocks of zeros among data have the digest of zeros, and the others t
   CHECK(ShortBytes::copy_of(digests) != tree.zeros.data_digest);
 }
 
-size_t files_in(const TempFolder& folder) {
-  using Entries = std::filesystem::directory_iterator;
-  return static_cast<size_t>(std::distance(Entries(folder.path()), Entries()));
-}
-
-TEST_CASE("a new file is there in full, or not at all") {
-  const TempFolder folder;
-  const std::string path = folder.path("new");
-  {
-    NewFile file = NewFile::create(path, NewFile::Existing::kKeep).value();
-    REQUIRE(file.write_at(0, as_bytes("text")));
-    CHECK(!std::filesystem::exists(path));
-  }
-  CHECK(files_in(folder) == 0);
-  NewFile file = NewFile::create(path, NewFile::Existing::kKeep).value();
-  REQUIRE(file.write_at(3, as_bytes("!")));
-  REQUIRE(file.write_copies(4, as_bytes("ab"), 200));
-  REQUIRE(file.commit());
-  CHECK(files_in(folder) == 1);
-  const Bytes bytes = bytes_of(path);
-  REQUIRE(bytes.size() == 404);
-  CHECK(as_text(bytes).substr(3, 5) == "!abab");
-  CHECK(as_text(bytes).ends_with("abab"));
-}
-
-TEST_CASE("a new file replaces no other, unless told, and then a regular file alone") {
-  const TempFolder folder;
-  const std::string path = folder.write("file", "old");
-  CHECK(NewFile::create(path, NewFile::Existing::kKeep).error().kind == ErrorKind::kUsage);
-  // It may come into being while the new one is written.
-  NewFile late = NewFile::create(folder.path("late"), NewFile::Existing::kKeep).value();
-  folder.write("late", "first");
-  CHECK(late.commit().error().kind == ErrorKind::kUsage);
-  CHECK(as_text(bytes_of(folder.path("late"))) == "first");
-  NewFile file = NewFile::create(path, NewFile::Existing::kReplace).value();
-  REQUIRE(file.write_at(0, as_bytes("new")));
-  CHECK(as_text(bytes_of(path)) == "old");
-  REQUIRE(file.commit());
-  CHECK(as_text(bytes_of(path)) == "new");
-  std::filesystem::create_symlink(path, folder.path("link"));
-  std::filesystem::create_directory(folder.path("folder"));
-  for (const char* name : {"link", "folder"}) {
-    CHECK(!NewFile::create(folder.path(name), NewFile::Existing::kReplace));
-  }
-  CHECK(!NewFile::create(folder.path("no/such/folder"), NewFile::Existing::kKeep));
-}
-
 }  // namespace
 }  // namespace underlay::img

@@ -8,7 +8,6 @@
 #include <fstream>
 
 #include "io/file_source.h"
-#include "io/image_use.h"
 #include "io/unique_fd.h"
 #include "tests/support/temp_folder.h"
 
@@ -93,7 +92,7 @@ TEST_CASE("image lock: a file that is locked exclusively by another program is r
   CHECK(refused.error().kind == ErrorKind::kDenied);
 }
 
-TEST_CASE("image use: whoever has an image open, to read it or to write to it, is found") {
+TEST_CASE("image lock: whoever has an image open, to read it or to write to it, is found") {
   const LockedFile file;
   const UniqueFd asking = file.open(O_RDONLY);
   CHECK(check_unused(asking.get(), file.path));

@@ -4,9 +4,12 @@
 
 #include <algorithm>
 #include <bit>
+#include <optional>
 
+#include "formats/file_name.h"
 #include "formats/options/option_values.h"
 #include "io/http/remote_name.h"
+#include "tools/img/broken_pipe.h"
 #include "tools/img/disk_walk.h"
 #include "tools/img/image_argument.h"
 #include "tools/img/qemu_size.h"
@@ -33,7 +36,8 @@ std::vector<Option> options() {
        .help = "compress what is stored (qcow2, streamOptimized vmdk)"},
       {.rule = {.name = "sparse-size", .letter = 'S', .takes_value = true},
        .value_name = "SIZE",
-       .help = "leave out zeros of so many bytes, a power of two (default: 4k); 0: store all"},
+       .help = "leave out zeros of so many bytes, rounded down to a power of two (default: 4k); "
+               "0: store all"},
       {.rule = {.name = "data-map", .takes_value = true, .own = true},
        .value_name = "MAP",
        .help = "of a raw disk: what has data, as 'map --output=json' prints it; the rest is zeros"},
@@ -66,13 +70,15 @@ std::vector<Option> options() {
 constexpr uint64_t kReadPart = 1 << 20;
 
 Result<uint64_t> zero_block(const Given& given) {
-  constexpr uint64_t kSmallest = 512;
+  constexpr uint64_t kSector = 512;
+  constexpr uint64_t kLargest = 16 << 20;  // qemu-img's
   const uint64_t size = TRY(parse_qemu_size("-S", given.last_or("sparse-size", "4k")));
-  const bool is_block =
-      std::has_single_bit(size) && size >= kSmallest && size <= ImageWriter::kLargestUnit;
-  if (size == 0 || is_block) return size;
-  return fail(ErrorKind::kUsage, "-S: must be 0, or a power of two from {} to {}, not {}",
-              kSmallest, ImageWriter::kLargestUnit, size);
+  if (!is_aligned(size, kSector) || size > kLargest) {
+    return fail(ErrorKind::kUsage, "-S: must be a multiple of {}, at most {}, not {}", kSector,
+                kLargest, size);
+  }
+  // Smaller ones leave out all that larger ones do.
+  return std::min(std::bit_floor(size), ImageWriter::kLargestUnit);
 }
 
 Result<unsigned> thread_count(const Given& given) {
@@ -127,10 +133,17 @@ struct Conversion {
   bool is_overlay = false;  // what is left out is the backing file's
 };
 
+// Of the operand TARGET.
+Result<std::string> target_name(const std::string& operand) {
+  if (operand == kStandardOutput) return operand;
+  std::string name = TRY(plain_file_name(operand));
+  return name == kStandardOutput ? "./" + name : name;
+}
+
 Result<Conversion> conversion(const Given& given) {
   TRY(check_cache_option(given));
   Conversion conversion;
-  conversion.target = given.operands()[1];
+  conversion.target = TRY(target_name(given.operands()[1]));
   conversion.target_format = given.last_or("target-format", "raw");
   conversion.format = TRY(target_format({.format = conversion.target_format,
                                          .options = given.each("options"),
@@ -217,6 +230,9 @@ Result<int> run(const Given& given) {
   Caches caches;
   const auto disk = TRY(open_image(conversion.image, caches, conversion.manners.quiet));
   conversion.disk.size = disk->size();
+  // Else a peer that has gone would leave the half of a file.
+  std::optional<BrokenPipeAsError> while_unfinished;
+  if (conversion.target != kStandardOutput) while_unfinished.emplace();
   const auto sink = TRY(open_sink(conversion, *disk));
   const auto writer = TRY(conversion.format.make_writer(conversion.disk, *sink));
   if (conversion.is_overlay) TRY(check_overlay(conversion, *disk, *writer));

@@ -1,13 +1,14 @@
 #include "tools/img/digest_tree.h"
 
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "formats/guid.h"
 #include "io/file_source.h"
+#include "tools/img/broken_pipe.h"
 #include "tools/img/disk_walk.h"
 #include "tools/img/hash_tree_verifier.h"
 #include "tools/img/hash_tree_writer.h"
@@ -65,14 +66,6 @@ Result<HashTreeSuperblock> new_superblock(const Given& given, const HashAlgorith
   }
   superblock.salt = *salt;
   return superblock;
-}
-
-// A tree that replaced a file of the image would be the end of it.
-Result<void> check_is_no_image(const std::string& path, const Disk& disk) {
-  struct stat status;
-  if (::stat(path.c_str(), &status) != 0 || !is_file_of(disk, status)) return {};
-  return in_file(fail(ErrorKind::kUsage, "is a file of the image, which no tree may replace"),
-                 path);
 }
 
 ReadSettings hashing_settings(const HashTreeSuperblock& superblock, DataHasher& hasher) {
@@ -222,9 +215,11 @@ Result<int> write_tree(const Given& given, const ImageArgument& image,
   const HashTreeSuperblock superblock = TRY(new_superblock(given, algorithm, disk->size()));
   const HashTreeLayout layout = TRY(HashTreeLayout::of(superblock));
   const ZeroTree zeros = TRY(ZeroTree::of(superblock, layout));
-  TRY(check_is_no_image(path, *disk));
-  NewFile file = TRY(NewFile::create(
-      path, given.has("overwrite") ? NewFile::Existing::kReplace : NewFile::Existing::kKeep));
+  const bool overwrite = given.has("overwrite");
+  if (overwrite) TRY(check_may_be_replaced(path, *disk));
+  std::optional<BrokenPipeAsError> while_unfinished(std::in_place);
+  NewFile file = TRY(
+      NewFile::create(path, overwrite ? NewFile::Existing::kReplace : NewFile::Existing::kKeep));
   HashTreeWriter writer = TRY(HashTreeWriter::create(superblock, layout, zeros, file));
   const ReadSettings defaults;
   DataHasher hasher = TRY(DataHasher::create(superblock, zeros.data_digest, defaults.threads));
@@ -236,6 +231,7 @@ Result<int> write_tree(const Given& given, const ImageArgument& image,
                 }));
   const ShortBytes root = TRY(writer.finish());
   TRY(file.commit());
+  while_unfinished.reset();
   if (!given.has("quiet")) {
     print_tree(given, output, image, writer.superblock(), layout, root, counts);
   }

@@ -3,11 +3,18 @@
 
 #include <sys/stat.h>
 
+#include <string>
+
 #include "formats/disk.h"
 
 namespace underlay::img {
 
-// Is the file with that status one of them, in any layer, or the archive that one is in?
+// Is the file or device with that status one of them, in any layer, or the archive that one is in?
 bool is_file_of(const Disk& disk, const struct stat& status);
+
+// May what is made of `source` take the place of the file `path`? Fails when that is one of its
+// files, no regular file, or open as an image for somebody else. What does not exist may. Follows
+// links; never waits.
+Result<void> check_may_be_replaced(const std::string& path, const Disk& source);
 
 }  // namespace underlay::img

@@ -12,6 +12,8 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "tools/common/interruption.h"
+
 namespace underlay::img {
 namespace {
 
@@ -24,6 +26,21 @@ mode_t usual_mode() {
   const mode_t mask = ::umask(0);
   ::umask(mask);
   return 0666 & ~mask;
+}
+
+// Short, whatever the file is called: its name may be as long as names can be.
+std::string name_beside(const std::string& path) {
+  return (std::filesystem::path(path).parent_path() / ".underlay-XXXXXX").string();
+}
+
+// Gives `fd` the permissions and the owner of the file that it is to replace, as far as the process
+// may: what the group was allowed, no other group is.
+Result<void> make_alike(int fd, const struct stat& replaced) {
+  mode_t mode = replaced.st_mode & 0777;
+  if (::fchown(fd, static_cast<uid_t>(-1), replaced.st_gid) != 0) mode &= ~mode_t{S_IRWXG};
+  if (::fchmod(fd, mode) != 0) return fail_errno(errno, "cannot set the mode of the file");
+  (void)!::fchown(fd, replaced.st_uid, static_cast<gid_t>(-1));
+  return {};
 }
 
 // A folder in which a file has its name is on the disk when the name is.
@@ -53,24 +70,26 @@ bool NewFile::take_name() {
 
 Result<NewFile> NewFile::create(const std::string& path, Existing existing) {
   struct stat status;
-  mode_t mode = usual_mode();
   const bool exists = ::lstat(path.c_str(), &status) == 0;
   if (exists) {
     if (existing == Existing::kKeep) return exists_already(path);
     if (!S_ISREG(status.st_mode)) {
       return in_file(fail(ErrorKind::kUsage, "is no regular file, and is not replaced"), path);
     }
-    mode = status.st_mode & 0777;
   }
-  std::string written = path + ".XXXXXX";
+  std::string written = name_beside(path);
   UniqueFd fd(::mkostemp(written.data(), O_CLOEXEC));
   if (!fd.valid()) {
     return in_file(fail_errno(errno, "cannot create the file beside it"), path);
   }
   NewFile file(path, std::move(written), std::move(fd), existing);
-  if (::fchmod(file.fd_.get(), mode) != 0) return file.failed(errno, "set the mode of");
-  // Who may not give it to the owner, or the group, of the one before has it himself.
-  if (exists) (void)!::fchown(file.fd_.get(), status.st_uid, status.st_gid);
+  if (exists) {
+    if (auto alike = make_alike(file.fd_.get(), status); !alike) {
+      return in_file(std::move(alike).error(), path);
+    }
+  } else if (::fchmod(file.fd_.get(), usual_mode()) != 0) {
+    return file.failed(errno, "set the mode of");
+  }
   return file;
 }
 
@@ -137,6 +156,9 @@ Result<void> NewFile::resize(uint64_t size) {
 Result<void> NewFile::commit(Durability durability) {
   const bool is_on_disk = durability == Durability::kOnDisk;
   if (is_on_disk && ::fsync(fd_.get()) != 0) return failed(errno, "bring to the disk");
+  // Some file systems tell only now that there is no room (NFS).
+  if (::close(fd_.release()) != 0) return failed(errno, "write");
+  if (is_interrupted()) return fail_errno(EINTR, "interrupted");
   if (!take_name()) return errno == EEXIST ? exists_already(path_) : failed(errno, "name");
   if (!is_on_disk) return {};
   return sync_folder(path_);

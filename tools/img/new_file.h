@@ -11,12 +11,13 @@
 namespace underlay::img {
 
 // Written under another name beside the wanted one until it is committed; gone when it never is.
-// Used by one thread.
+// Used by one thread, but for write_at(), which several threads may call at a time.
 class NewFile {
  public:
   enum class Existing : uint8_t { kKeep, kReplace };
   // kKeep: fails when `path` exists, now or in commit(). kReplace: it must be a regular file, whose
-  // permissions the new one gets, and its owner and group where the process may give it to them.
+  // permissions the new one gets, and its owner and group where the process may give it to them;
+  // where it may not give it to the group, no group is allowed anything.
   static Result<NewFile> create(const std::string& path, Existing existing);
   ~NewFile();
   NewFile(NewFile&& other) noexcept;
@@ -27,7 +28,8 @@ class NewFile {
   Result<void> write_copies(uint64_t offset, ByteSpan bytes, uint64_t count);
   // Bytes that were not written are zeros.
   Result<void> resize(uint64_t size);
-  // Gives the file its name, kOnDisk: when all is on the disk.
+  // Gives the file its name, kOnDisk: when all is on the disk. Fails with EINTR when
+  // is_interrupted(). Nothing is to be called afterwards.
   enum class Durability : uint8_t { kOnDisk, kInMemory };
   Result<void> commit(Durability durability = Durability::kOnDisk);
 

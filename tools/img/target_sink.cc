@@ -1,6 +1,5 @@
 #include "tools/img/target_sink.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -11,13 +10,14 @@
 #include <cerrno>
 #include <filesystem>
 
-#include "io/image_use.h"
-#include "io/unique_fd.h"
+#include "io/image_lock.h"
 #include "tools/common/interruption.h"
 #include "tools/img/image_files.h"
 
 namespace underlay::img {
 namespace {
+
+constexpr const char* kStandardOutputName = "standard output";
 
 class FileSink final : public Sink {
  public:
@@ -40,6 +40,8 @@ class FileSink final : public Sink {
 
 class OutputSink final : public Sink {
  public:
+  explicit OutputSink(NewFile::Durability durability) : durability_(durability) {}
+
   bool is_sequential() const override { return true; }
 
   Result<void> write(uint64_t offset, ByteSpan bytes) override {
@@ -47,7 +49,13 @@ class OutputSink final : public Sink {
     TRY(write_zeros(offset - written_));
     return put(bytes);
   }
-  Result<void> finish(uint64_t size) override { return write_zeros(size - written_); }
+  Result<void> finish(uint64_t size) override {
+    TRY(write_zeros(size - written_));
+    if (durability_ == NewFile::Durability::kInMemory || ::fsync(STDOUT_FILENO) == 0) return {};
+    // Pipes and sockets have no disk.
+    if (errno == EINVAL || errno == EROFS) return {};
+    return in_file(fail_errno(errno, "cannot be brought to the disk"), kStandardOutputName);
+  }
 
  private:
   Result<void> write_zeros(uint64_t count) {
@@ -82,56 +90,51 @@ class OutputSink final : public Sink {
       (void)::poll(&output, 1, -1);
       return {};
     }
-    return in_file(fail_errno(error, "cannot be written"), "standard output");
+    return in_file(fail_errno(error, "cannot be written"), kStandardOutputName);
   }
 
+  NewFile::Durability durability_;
   uint64_t written_ = 0;
 };
 
-Result<std::unique_ptr<Sink>> standard_output(const Disk& source) {
+Result<std::unique_ptr<Sink>> standard_output(const Disk& source, NewFile::Durability durability) {
   struct stat status;
   if (::isatty(STDOUT_FILENO) != 0) {
     return fail(ErrorKind::kUsage, "standard output is a terminal, which takes no image");
   }
-  if (::fstat(STDOUT_FILENO, &status) == 0 && is_file_of(source, status)) {
+  if (::fstat(STDOUT_FILENO, &status) != 0) {
+    return in_file(fail_errno(errno, "cannot stat"), kStandardOutputName);
+  }
+  if (is_file_of(source, status)) {
     return fail(ErrorKind::kUsage, "standard output is a file of the image that is read");
   }
-  return std::make_unique<OutputSink>();
+  TRY(check_unused(STDOUT_FILENO, kStandardOutputName));
+  return std::make_unique<OutputSink>(durability);
 }
 
-// Where a symbolic link leads to: the link itself is not what is to be replaced.
+// Where a symbolic link leads to, also when nothing is there yet: the link itself is not what is to
+// be replaced.
 std::string without_links(const std::string& path) {
+  namespace fs = std::filesystem;
+  constexpr int kMostLinks = 40;  // Linux's
   std::error_code error;
-  if (!std::filesystem::is_symlink(path, error)) return path;
-  const auto target = std::filesystem::canonical(path, error);
-  return error ? path : target.string();
-}
-
-Result<void> check_may_be_replaced(const std::string& path, const Disk& source) {
-  struct stat status;
-  if (::stat(path.c_str(), &status) != 0) return {};
-  if (is_file_of(source, status)) {
-    return in_file(fail(ErrorKind::kUsage,
-                        "is a file of the image that is read, and is not "
-                        "replaced: choose another name"),
-                   path);
+  if (!fs::is_symlink(path, error)) return path;
+  if (fs::exists(path, error)) {
+    const fs::path target = fs::canonical(path, error);
+    return error ? path : target.string();
   }
-  if (!S_ISREG(status.st_mode)) {
-    return in_file(fail(ErrorKind::kUsage, "is no regular file, and is not replaced"), path);
+  fs::path place = path;
+  for (int links = 0; links < kMostLinks && fs::is_symlink(place, error); ++links) {
+    place = place.parent_path() / fs::read_symlink(place, error);
   }
-  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
-  if (!file.valid()) {
-    return in_file(fail_errno(errno, "cannot find out whether it is in use, and is not replaced"),
-                   path);
-  }
-  return check_unused(file.get(), path);
+  return place.string();
 }
 
 }  // namespace
 
 Result<std::unique_ptr<Sink>> open_target(const std::string& path, const Disk& source,
                                           NewFile::Durability durability) {
-  if (path == kStandardOutput) return standard_output(source);
+  if (path == kStandardOutput) return standard_output(source, durability);
   const std::string place = without_links(path);
   TRY(check_may_be_replaced(place, source));
   NewFile file = TRY(NewFile::create(place, NewFile::Existing::kReplace));
