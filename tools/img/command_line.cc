@@ -56,7 +56,8 @@ std::string command_help(const Command& command) {
 std::string program_help() {
   std::string text =
       "Usage: underlay-img COMMAND [OPTIONS] ...\n"
-      "Looks into disk images and converts them, and never writes to one that it reads.\n\nCommands:\n";
+      "Looks into disk images and converts them, and never writes to one that it reads.\n\n"
+      "Commands:\n";
   for (const Command& command : commands()) {
     text += fmt::format("  {:<26}{}\n", fmt::format("{} {}", command.name, command.operands),
                         command.summary);

@@ -1,4 +1,5 @@
-// underlay-img: looks into disk images, and converts them. One file for each subcommand; command_table.cc names them.
+// underlay-img: looks into disk images, and converts them. One file for each subcommand;
+// command_table.cc names them.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <initializer_list>
 
 #include "formats/format_table.h"
 #include "formats/options/option_values.h"
@@ -24,6 +25,21 @@ Result<void> check_fixed(const CreationOptions& options, std::string_view key,
   if (options.text(key, value) == value) return {};
   return fail(ErrorKind::kUsage, "-o {}: only {} is written here, not \"{}\"", key, value,
               printable(options.text(key, value), 80));
+}
+
+Result<void> check_off(const CreationOptions& options,
+                       std::initializer_list<std::string_view> switches) {
+  for (const std::string_view key : switches) {
+    if (options.is_on(key)) return fail(ErrorKind::kUsage, "-o {}: only off is written here", key);
+  }
+  return {};
+}
+
+// qcow2's by the names of its levels, and as qemu-img had them before.
+Result<uint32_t> qcow2_version(const CreationOptions& options) {
+  const std::string compat = options.text("compat", "v3");
+  TRY(check_one_of("-o compat", compat, {"0.10", "1.1", "v2", "v3"}));
+  return compat == "1.1" || compat == "v3" ? 3 : 2;
 }
 
 Result<void> check_not_compressed(const TargetRequest& request) {
@@ -48,19 +64,16 @@ Result<TargetFormat> qcow2_target(const TargetRequest& request) {
   constexpr std::array kKeys{CreationKey{"cluster_size", Type::kSize},
                              CreationKey{"compat"},
                              CreationKey{"compression_type"},
-                             CreationKey{"extended_l2"},
-                             CreationKey{"lazy_refcounts"},
+                             CreationKey{"data_file_raw", Type::kSwitch},
+                             CreationKey{"encryption", Type::kSwitch},
+                             CreationKey{"extended_l2", Type::kSwitch},
+                             CreationKey{"lazy_refcounts", Type::kSwitch},
                              CreationKey{"preallocation"},
                              CreationKey{"refcount_bits"}};
   const auto options = TRY(CreationOptions::parse(request.options, "qcow2", kKeys));
-  for (const auto& [key, value] : {std::pair{"extended_l2", "off"},
-                                   {"lazy_refcounts", "off"},
-                                   {"preallocation", "off"},
-                                   {"refcount_bits", "16"}}) {
-    TRY(check_fixed(options, key, value));
-  }
-  const std::string compat = options.text("compat", "1.1");
-  TRY(check_one_of("-o compat", compat, {"0.10", "1.1"}));
+  TRY(check_off(options, {"data_file_raw", "encryption", "extended_l2", "lazy_refcounts"}));
+  TRY(check_fixed(options, "preallocation", "off"));
+  TRY(check_fixed(options, "refcount_bits", "16"));
   const std::string type = options.text("compression_type", "zlib");
   TRY(check_one_of("-o compression_type", type, {"zlib", "zstd"}));
   const uint64_t cluster = options.number("cluster_size", 64 << 10);
@@ -71,7 +84,7 @@ Result<TargetFormat> qcow2_target(const TargetRequest& request) {
                 kSmallest, kLargest, cluster);
   }
   Qcow2ToWrite image;
-  image.version = compat == "1.1" ? 3 : 2;
+  image.version = TRY(qcow2_version(options));
   image.cluster_bits = static_cast<uint32_t>(std::countr_zero(cluster));
   image.codec = type == "zstd" ? Codec::kZstd : Codec::kDeflate;
   image.compress = request.compress;
@@ -99,9 +112,11 @@ Result<TargetFormat> vhd_target(const TargetRequest& request) {
 }
 
 Result<TargetFormat> vmdk_target(const TargetRequest& request) {
-  constexpr std::array kKeys{CreationKey{"adapter_type"}, CreationKey{"hwversion"},
-                             CreationKey{"subformat"}};
+  constexpr std::array kKeys{CreationKey{"adapter_type"}, CreationKey{"compat6", Type::kSwitch},
+                             CreationKey{"hwversion"}, CreationKey{"subformat"},
+                             CreationKey{"zeroed_grain", Type::kSwitch}};
   const auto options = TRY(CreationOptions::parse(request.options, "vmdk", kKeys));
+  TRY(check_off(options, {"compat6", "zeroed_grain"}));
   const std::string subformat = options.text("subformat", "monolithicSparse");
   TRY(check_one_of("-o subformat", subformat, {"monolithicSparse", "streamOptimized"}));
   VmdkToWrite image;
