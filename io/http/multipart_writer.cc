@@ -64,6 +64,7 @@ class MultipartWriter final : public ObjectWriter {
 
  private:
   Result<void> put_whole() {
+    if (settings_.interrupted()) return fail_errno(EINTR, "interrupted");
     TRY(requests_->start({.method = "PUT", .url = target_.url, .body = part_},
                          [](const StoreReply&) { return Result<void>(); }));
     return requests_->wait_until_left(0);
@@ -72,6 +73,7 @@ class MultipartWriter final : public ObjectWriter {
   Result<void> finish_parts() {
     if (!part_.empty()) TRY(send_part());
     TRY(requests_->wait_until_left(0));
+    if (settings_.interrupted()) return fail_errno(EINTR, "interrupted");
     return complete();
   }
 

@@ -45,6 +45,8 @@ class PutWriter final : public ObjectWriter {
   }
 
   Result<void> finish() override {
+    // What has been sent to its end is not taken back.
+    if (settings_.interrupted()) return fail_errno(EINTR, "interrupted");
     ended_ = true;
     TRY(go_on([&] { return result_.has_value(); }, kAnswer));
     auto judged = judge();

@@ -87,6 +87,10 @@ def rule_what_is_unfinished_is_nothing(folder):
         assert contents_of(path) == old
         refused(put(web.url("new", "put"), content_of(6 * MIB, 2), give_up_at=MIB), "given up")
         assert not os.path.exists(os.path.join(web.root, "new"))
+        for size in (1000, 6 * MIB):
+            refused(put(web.url("disk", "put"), content_of(size, 2), give_up_at="end"),
+                    "interrupted")
+            assert contents_of(path) == old
 
 
 def rule_what_a_web_server_does_not_want_is_said(folder):
@@ -265,6 +269,12 @@ def rule_a_store_that_does_not_take_it_keeps_nothing(_):
         refused(put("s3://bucket/x", content, piece=MIB, give_up_at=20 * MIB, env=keys_for(server)),
                 "given up")
     assert store.aborted == [Store.UPLOAD] and not store.objects, store.log
+    for size in (1000, 40 * MIB):
+        store = Store()
+        with faulty(store) as server:
+            refused(put("s3://bucket/x", content[:size], piece=MIB, give_up_at="end",
+                        env=keys_for(server)), "interrupted")
+        assert not store.objects and len(store.aborted) == (size > MIB), (size, store.log)
 
 
 # ---- images

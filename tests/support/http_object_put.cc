@@ -2,7 +2,8 @@
 //   http-object-put NAME EXPECTED PIECE RANGE_MS [GIVE_UP_AT]
 // The object is what comes from standard input, appended in pieces of that many bytes; EXPECTED:
 // WriteSettings::expected. RANGE_MS: HttpLimits::range, a quarter of which is that for a stall.
-// GIVE_UP_AT: behind so many bytes it is left unfinished.
+// GIVE_UP_AT: behind so many bytes it is left unfinished; "end": behind the last one it
+// is interrupted.
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -21,7 +22,11 @@ Result<void> run(const std::vector<std::string>& words) {
   settings.limits.range = std::chrono::milliseconds(std::stoul(words.at(3)));
   settings.limits.connect = settings.limits.range;
   settings.limits.stall = std::chrono::ceil<std::chrono::seconds>(settings.limits.range / 4);
-  const uint64_t give_up_at = words.size() > 4 ? std::stoull(words.at(4)) : UINT64_MAX;
+  const std::string give_up = words.size() > 4 ? words.at(4) : "";
+  const bool at_end = give_up == "end";
+  const uint64_t give_up_at = give_up.empty() || at_end ? UINT64_MAX : std::stoull(give_up);
+  bool interrupted = false;
+  settings.interrupted = [&] { return interrupted; };
   const auto object = TRY(create_object(words.at(0), settings));
   std::vector<std::byte> piece(std::stoul(words.at(2)));
   for (uint64_t done = 0;;) {
@@ -29,7 +34,9 @@ Result<void> run(const std::vector<std::string>& words) {
     TRY(object->append(ByteSpan(piece).first(got)));
     done += got;
     if (done >= give_up_at) return fail(ErrorKind::kUsage, "given up");
-    if (got < piece.size()) return object->finish();
+    if (got == piece.size()) continue;
+    interrupted = at_end;
+    return object->finish();
   }
 }
 
