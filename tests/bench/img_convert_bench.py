@@ -1,11 +1,12 @@
 #!/usr/bin/python3
-"""underlay-img convert is at least as fast as qemu-img convert with the same options.
+"""How fast underlay-img convert is beside qemu-img convert with the same options.
 
 usage: img_convert_bench.py [--at-least RATIO] UNDERLAY_IMG [TARGET...]
 
-Files of the system fill a quarter of the disk, a qcow2 image in the page cache. Both programs
-write, with as much at once as they can, into memory where there is enough, in turn, and the median
-of the pairs' ratios counts. TARGET: some of the kinds only.
+Files of the system fill a quarter of the disk, a qcow2 image in the page cache; of a dense one,
+random bytes fill a raw disk, of which there is nothing to leave out. Both programs write, with as
+much at once as they can, into memory where there is enough, in turn, and the median of the pairs'
+ratios counts. TARGET: some of the kinds only.
 
 Fails when a median is below RATIO (default: 0.8, for a machine that others use, too). What is only
 copied takes a tenth of a second, less than other processes may take the processor away for: there
@@ -28,7 +29,8 @@ PAIRS = 7
 PAIRS_OF_LONG = 3  # packing takes seconds
 DATA_BYTES = 192 << 20
 MEMORY = "/dev/shm"
-SOURCE = "qcow2"
+FILES = "qcow2"
+DENSE = "dense"
 
 
 class Target(NamedTuple):
@@ -36,6 +38,7 @@ class Target(NamedTuple):
     format: str
     options: list  # of both programs
     is_copied: bool = True  # bytes are stored as they are
+    source: str = FILES
 
 
 OUT_OF_ORDER = ["-W", "-m", "16"]  # which qemu-img does not do with -c
@@ -48,6 +51,7 @@ TARGETS = {
     "vhd, fixed": Target("vpc", [*OUT_OF_ORDER, "-o", "subformat=fixed,force_size=on"]),
     "vmdk, sparse": Target("vmdk", [*OUT_OF_ORDER, "-o", "subformat=monolithicSparse"]),
     "vmdk, stream": Target("vmdk", ["-m", "16", "-o", "subformat=streamOptimized"], False),
+    "raw, dense": Target("raw", OUT_OF_ORDER, source=DENSE),
 }
 
 
@@ -97,6 +101,14 @@ def measure(program, name, image, folder):
     return max(passed, processor) if kind.is_copied else passed
 
 
+def dense_disk(folder):
+    path = os.path.join(folder, "dense.raw")
+    with open(path, "wb") as out:
+        for _ in range(DATA_BYTES >> 20):
+            out.write(os.urandom(1 << 20))
+    return images.Image(path, "raw", path, DATA_BYTES, files=(path,))
+
+
 def place_for_targets():
     """Memory, where there is enough."""
     fits = os.path.isdir(MEMORY) and shutil.disk_usage(MEMORY).free > 2 * DATA_BYTES
@@ -112,8 +124,8 @@ def main():
     with (tempfile.TemporaryDirectory() as folder,
           tempfile.TemporaryDirectory(dir=place_for_targets()) as targets):
         made = images.Images(folder, DATA_BYTES, lambda line: print(line, flush=True))
-        source = made.get(SOURCE)
-        ratios = {name: measure(given.program, name, source, targets)
+        sources = {FILES: made.get(FILES), DENSE: dense_disk(folder)}
+        ratios = {name: measure(given.program, name, sources[TARGETS[name].source], targets)
                   for name in given.targets or TARGETS}
     slow = [name for name, ratio in ratios.items() if ratio < given.at_least]
     sys.exit(f"slower than {given.at_least} times qemu-img: {', '.join(slow)}" if slow else 0)

@@ -11,7 +11,7 @@
 namespace underlay::img {
 
 // Written under another name beside the wanted one until it is committed; gone when it never is.
-// Used by one thread, but for write_at(), which several threads may call at a time.
+// Used by one thread.
 class NewFile {
  public:
   enum class Existing : uint8_t { kKeep, kReplace };
