@@ -164,7 +164,8 @@ Result<void> allow_only(const SystemCallPlan& plan) {
   filter.allow(SCMP_SYS(kill), argument(0, SCMP_CMP_EQ, static_cast<uint64_t>(::getpid())));
   filter.allow(SCMP_SYS(tgkill), argument(0, SCMP_CMP_EQ, static_cast<uint64_t>(::getpid())));
   if (plan.writes_files) {
-    for (const int call : {SCMP_SYS(openat), SCMP_SYS(pwrite64), SCMP_SYS(utimensat)}) {
+    for (const int call :
+         {SCMP_SYS(openat), SCMP_SYS(pwrite64), SCMP_SYS(utimensat), SCMP_SYS(fdatasync)}) {
       filter.allow(call);
     }
   }

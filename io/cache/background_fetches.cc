@@ -5,7 +5,7 @@
 namespace underlay {
 namespace {
 
-constexpr std::chrono::seconds kCloseEvicted{1};
+constexpr std::chrono::seconds kKeep{1};
 
 }  // namespace
 
@@ -73,9 +73,9 @@ void BackgroundFetches::work() {
 
 void BackgroundFetches::keep() {
   std::unique_lock lock(mutex_);
-  while (!wake_.wait_for(lock, kCloseEvicted, [&] { return ending_; })) {
+  while (!wake_.wait_for(lock, kKeep, [&] { return ending_; })) {
     lock.unlock();
-    cache_.close_evicted();
+    cache_.keep();
     lock.lock();
   }
 }

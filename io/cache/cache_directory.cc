@@ -8,10 +8,12 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <limits>
 #include <memory>
 #include <unordered_map>
 
 #include "io/bytes.h"
+#include "io/cache/cache_file.h"
 
 namespace underlay {
 namespace {
@@ -35,16 +37,30 @@ Failure in_folder(Failure failure, const std::string& path) {
 
 bool is_forbidden(int error) { return error == EROFS || error == EACCES || error == EPERM; }
 
+Result<void> check_is_trusted(int folder, const std::optional<CacheOwner>& owner) {
+  struct stat status;
+  if (::fstat(folder, &status) != 0) return fail_errno(errno, "cannot look at the cache's folder");
+  const uid_t user = status.st_uid;
+  if (user != 0 && user != ::geteuid() && !(owner && user == owner->user)) {
+    return fail(ErrorKind::kDenied,
+                "the cache's folder belongs to the user {}, who could change what images contain: "
+                "chown it to root, or to the user that the server runs as",
+                user);
+  }
+  const mode_t mode = status.st_mode & 07777;
+  if ((mode & (S_IWGRP | S_IWOTH)) != 0) {
+    return fail(ErrorKind::kDenied,
+                "the cache's folder has the mode {:04o}: others than its owner could change what "
+                "images contain: chmod go-w",
+                mode);
+  }
+  return {};
+}
+
 }  // namespace
 
 CacheDirectory::CacheDirectory(UniqueFd fd, std::string path, uint64_t limit)
     : fd_(std::move(fd)), path_(std::move(path)), limit_(limit) {}
-
-void give_to_owner_of(int folder, int file) {
-  struct stat status;
-  if (::geteuid() != 0 || ::fstat(folder, &status) != 0 || status.st_uid == 0) return;
-  (void)!::fchown(file, status.st_uid, status.st_gid);
-}
 
 Result<std::unique_ptr<CacheDirectory>> CacheDirectory::open(const std::string& path,
                                                              uint64_t limit,
@@ -62,23 +78,26 @@ Result<std::unique_ptr<CacheDirectory>> CacheDirectory::open(const std::string& 
   }
   UniqueFd fd(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!fd.valid()) return in_folder(fail_errno(errno, "cannot open the cache's folder"), path);
+  if (auto trusted = check_is_trusted(fd.get(), owner); !trusted) {
+    return in_folder(Failure(std::move(trusted).error()), path);
+  }
   std::unique_ptr<CacheDirectory> directory(new CacheDirectory(std::move(fd), path, limit));
-  directory->usage_.reset(
-      ::openat(directory->fd(), kUsageFile, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
-  if (directory->usage_.valid()) {
-    give_to_owner_of(directory->fd(), directory->usage_.get());
-    TRY(directory->trim(limit));
-  } else if (!is_forbidden(errno)) {
-    return in_folder(fail_errno(errno, "cannot write to the cache's folder"), path);
+  auto usage = open_cache_file(directory->fd(), kUsageFile, CacheAccess::kReadWrite,
+                               CacheMake::kIfMissing);
+  if (usage) {
+    directory->usage_ = *std::move(usage);
+  } else if (!is_forbidden(usage.error().sys_errno)) {
+    return in_file(std::move(usage).error(), path + "/" + kUsageFile);
   }
   return directory;
 }
 
-Result<FileLock> CacheDirectory::lock_usage() const {
-  FileLock lock = FileLock::take(usage_.get(), 0, 1, kUsageTime);
-  if (lock.held()) return lock;
+Result<CacheDirectory::Usage> CacheDirectory::lock_usage() {
+  Usage lock{.thread = std::unique_lock(mutex_, kUsageTime), .process = {}};
+  if (lock.thread.owns_lock()) lock.process = FileLock::take(usage_.get(), 0, 1, kUsageTime);
+  if (lock.process.held()) return lock;
   return in_folder(fail(ErrorKind::kIo,
-                        "another process holds the cache's lock (usage) for too "
+                        "somebody else holds the cache's lock (usage) for too "
                         "long, or the file system has no locks"),
                    path_);
 }
@@ -105,8 +124,7 @@ Result<void> CacheDirectory::write_usage(uint64_t used) const {
 Result<CacheDirectory::Room> CacheDirectory::make_room(uint64_t bytes) {
   Room room;
   if (!is_writable() || bytes > limit_) return room;
-  const std::lock_guard guard(mutex_);
-  const FileLock lock = TRY(lock_usage());
+  const Usage lock = TRY(lock_usage());
   uint64_t used = TRY(read_usage());
   if (!range_within(used, bytes, limit_)) {
     used = TRY(evict_to(limit_ - std::min(limit_, std::max(bytes, limit_ / kSlackShare))));
@@ -124,11 +142,14 @@ Result<uint64_t> CacheDirectory::trim(uint64_t bytes) {
   if (!is_writable()) {
     return in_folder(fail(ErrorKind::kDenied, "the cache's folder cannot be written to"), path_);
   }
-  const std::lock_guard guard(mutex_);
-  const FileLock lock = TRY(lock_usage());
-  const uint64_t used = TRY(evict_to(bytes));
-  TRY(write_usage(used));
-  return used;
+  for (uint64_t before = std::numeric_limits<uint64_t>::max();;) {
+    const Usage lock = TRY(lock_usage());
+    const uint64_t used = TRY(evict_to(bytes));
+    TRY(write_usage(used));
+    // Not for ever, when others store as fast as this evicts.
+    if (used <= bytes || used >= before) return used;
+    before = used;
+  }
 }
 
 Result<std::vector<CacheDirectory::File>> CacheDirectory::files() const {
@@ -145,7 +166,8 @@ Result<std::vector<CacheDirectory::File>> CacheDirectory::files() const {
   while (const dirent* entry = ::readdir(folder.get())) {
     struct stat status;
     const auto name = parse_cache_file_name(entry->d_name);
-    if (name && ::fstatat(fd_.get(), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0) {
+    if (name && ::fstatat(fd_.get(), entry->d_name, &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+        S_ISREG(status.st_mode)) {
       const int64_t used = int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec;
       all.push_back({.name = entry->d_name,
                      .bytes = static_cast<uint64_t>(status.st_blocks) * kBlockUnit,
@@ -160,10 +182,12 @@ Result<std::vector<CacheDirectory::File>> CacheDirectory::files() const {
 
 Result<std::vector<std::byte>> CacheDirectory::read_boot_file(const std::string& object) const {
   const std::string name = CacheFileName{.object = object, .is_boot = true}.to_string();
-  const UniqueFd fd(::openat(fd_.get(), name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+  auto opened = open_cache_file(fd_.get(), name, CacheAccess::kRead);
+  if (!opened) return in_file(std::move(opened).error(), path_ + "/" + name);
+  const UniqueFd fd = *std::move(opened);
   struct stat status;
-  if (!fd.valid() || ::fstat(fd.get(), &status) != 0) {
-    return in_folder(fail(ErrorKind::kNotFound, "no reads are remembered"), path_);
+  if (::fstat(fd.get(), &status) != 0) {
+    return in_folder(fail_errno(errno, "cannot look at the file {}", name), path_);
   }
   const auto size = static_cast<size_t>(status.st_size);
   if (size > kLargestBootFile) {
@@ -183,22 +207,22 @@ Result<std::vector<std::byte>> CacheDirectory::read_boot_file(const std::string&
 Result<void> CacheDirectory::write_boot_file(const std::string& object, ByteSpan bytes) const {
   const std::string name = CacheFileName{.object = object, .is_boot = true}.to_string();
   (void)::unlinkat(fd_.get(), name.c_str(), 0);
-  const UniqueFd fd(
-      ::openat(fd_.get(), name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (!fd.valid()) return in_folder(fail_errno(errno, "cannot make the file {}", name), path_);
-  give_to_owner_of(fd_.get(), fd.get());
+  auto made = open_cache_file(fd_.get(), name, CacheAccess::kReadWrite, CacheMake::kAlways);
+  if (!made) return in_file(std::move(made).error(), path_ + "/" + name);
+  const UniqueFd fd = *std::move(made);
   const ssize_t put = ::pwrite(fd.get(), bytes.data(), bytes.size(), 0);
   if (put == static_cast<ssize_t>(bytes.size())) return {};
   return in_folder(fail_errno(put < 0 ? errno : ENOSPC, "cannot write the file {}", name), path_);
 }
 
-// Under the lock.
+// Under the lock. What is left; more than `bytes` when that would take long.
 Result<uint64_t> CacheDirectory::evict_to(uint64_t bytes) {
   std::vector<File> all = TRY(files());
   uint64_t used = 0;
   for (const File& file : all) used += file.bytes;
   if (used <= bytes) return used;
   std::ranges::sort(all, {}, &File::goes_ns);
+  all.resize(std::min(all.size(), kEvictedAtOnce));
   for (const File& file : all) {
     if (used <= bytes) break;
     if (::unlinkat(fd_.get(), file.name.c_str(), 0) != 0 && errno != ENOENT) {
@@ -222,9 +246,9 @@ Result<CacheContents> CacheDirectory::contents() const {
     object.bytes += file.bytes;
     object.last_use = std::max(object.last_use, file.used_ns / 1'000'000'000);
     if (name->is_boot || !object.facts.id.empty()) continue;
-    const UniqueFd fd(::openat(fd_.get(), file.name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    const auto fd = open_cache_file(fd_.get(), file.name, CacheAccess::kRead);
     GroupHeader header{};
-    if (::pread(fd.get(), header.data(), header.size(), 0) != ssize_t{header.size()}) continue;
+    if (!fd || ::pread(fd->get(), header.data(), header.size(), 0) != ssize_t{header.size()}) continue;
     if (const auto facts = read_group_header(header)) object.facts = *facts;
   }
   std::ranges::sort(contents.objects, std::ranges::greater(), &CachedObject::last_use);

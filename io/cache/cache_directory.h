@@ -38,17 +38,14 @@ struct CacheOwner {
   gid_t group = 0;
 };
 
-// Gives a new file to the owner of its folder, when root makes it for somebody else.
-void give_to_owner_of(int folder, int file);
-
 // Thread-safe. The file "usage" in the folder holds how many bytes all files have, as far as it was
-// told; what a crash makes of it is mended whenever the files are counted: when the folder is
-// opened, and when something is evicted.
+// told; what a crash makes of it is mended whenever the files are counted: by trim(), and when
+// something is evicted.
 class CacheDirectory {
  public:
-  // Makes the folder if it is not there (kUsage when that cannot be done), and counts what is in
-  // it. In a folder that cannot be written to, is_writable() is false. `limit`: bytes. `owner`: of
-  // a folder that is made.
+  // Makes the folder if it is not there. In a folder that cannot be written to, is_writable() is
+  // false. `limit`: bytes. `owner`: of a folder that is made. Whoever may write to it says what
+  // images contain: kDenied unless that is this user, root or the owner, and nobody else.
   static Result<std::unique_ptr<CacheDirectory>> open(
       const std::string& path, uint64_t limit, std::optional<CacheOwner> owner = std::nullopt);
 
@@ -65,7 +62,8 @@ class CacheDirectory {
   // when the limit would be passed. May block.
   Result<Room> make_room(uint64_t bytes);
 
-  // Evicts until at most `bytes` are left; the bytes that are. May block.
+  // Counts, and evicts until at most `bytes` are left; the bytes that are. Others may take room in
+  // between. May block.
   Result<uint64_t> trim(uint64_t bytes);
 
   // Reads a header for each object. May block.
@@ -79,6 +77,8 @@ class CacheDirectory {
 
   // What is evicted beyond the need, so that counting is rare: an eighth of the limit.
   static constexpr uint64_t kSlackShare = 8;
+  // Files that are evicted at once, while nobody else can take room.
+  static constexpr size_t kEvictedAtOnce = 1024;
 
  private:
   struct File {
@@ -89,16 +89,20 @@ class CacheDirectory {
   };
   CacheDirectory(UniqueFd fd, std::string path, uint64_t limit);
   Result<std::vector<File>> files() const;
+  struct Usage {
+    std::unique_lock<std::timed_mutex> thread;
+    FileLock process;
+  };
   Result<uint64_t> evict_to(uint64_t bytes);
-  Result<FileLock> lock_usage() const;
+  Result<Usage> lock_usage();
   Result<uint64_t> read_usage() const;
   Result<void> write_usage(uint64_t bytes) const;
 
   UniqueFd fd_;
   std::string path_;
   uint64_t limit_;
-  std::mutex mutex_;  // FileLock does not keep threads apart
-  UniqueFd usage_;    // none: nothing may be written
+  std::timed_mutex mutex_;  // FileLock does not keep threads apart
+  UniqueFd usage_;          // none: nothing may be written
 };
 
 }  // namespace underlay

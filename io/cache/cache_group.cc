@@ -1,20 +1,20 @@
 #include "io/cache/cache_group.h"
 
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cassert>
 #include <cerrno>
 #include <vector>
 
-#include "io/cache/cache_directory.h"
+#include "io/cache/cache_file.h"
 
 namespace underlay {
 namespace {
 
-static_assert(kGroupBlocks == 64, "a bit of CacheGroup::checked_ for each");
+static_assert(kGroupBlocks == 64, "a bit of CacheGroup::settled_ for each");
 
 // Bytes behind any file's end, which are locked in place of what they stand for.
 constexpr off_t kHeaderLock = off_t{1} << 40;
@@ -67,17 +67,16 @@ struct OpenedGroup {
   bool writable = true;
 };
 
+bool is_forbidden(int error) { return error == EROFS || error == EACCES || error == EPERM; }
+
 Result<OpenedGroup> open_file(int folder, const std::string& name, CacheGroup::Make make) {
-  const int flags = O_CLOEXEC | O_NOFOLLOW | O_NOCTTY;
-  const int create = make == CacheGroup::Make::kYes ? O_CREAT : 0;
-  OpenedGroup opened{.fd = UniqueFd(::openat(folder, name.c_str(), O_RDWR | create | flags, 0600))};
-  if (!opened.fd.valid() && (errno == EROFS || errno == EACCES || errno == EPERM)) {
-    opened.writable = false;
-    opened.fd.reset(::openat(folder, name.c_str(), O_RDONLY | flags));
-  }
-  if (opened.fd.valid()) return opened;
-  if (errno == ENOENT) return fail(ErrorKind::kNotFound, "is not there");
-  return fail_errno(errno, "cannot open");
+  auto opened =
+      open_cache_file(folder, name, CacheAccess::kReadWrite,
+                      make == CacheGroup::Make::kYes ? CacheMake::kIfMissing : CacheMake::kNo);
+  const bool writable = opened || !is_forbidden(opened.error().sys_errno);
+  if (!writable) opened = open_cache_file(folder, name, CacheAccess::kRead);
+  if (!opened) return Failure(std::move(opened).error());
+  return OpenedGroup{.fd = *std::move(opened), .writable = writable};
 }
 
 enum class HeaderState : uint8_t { kRight, kOther, kMissing, kDamaged };
@@ -118,7 +117,6 @@ Result<bool> make_header(int folder, const std::string& name, int fd, const Grou
       (void)::unlinkat(folder, name.c_str(), 0);
       return false;
     case HeaderState::kMissing:
-      give_to_owner_of(folder, fd);
       if (auto written = write_header(fd, header); !written) {
         (void)::unlinkat(folder, name.c_str(), 0);
         return Failure(std::move(written).error());
@@ -151,10 +149,6 @@ Result<std::shared_ptr<CacheGroup>> CacheGroup::open(int folder, const std::stri
   return in_file(fail(ErrorKind::kNotFound, "is not there"), name);
 }
 
-bool CacheGroup::is_checked(unsigned block) const {
-  return (checked_.load(std::memory_order_acquire) & bit_of(block)) != 0;
-}
-
 Result<CacheGroup::Found> CacheGroup::read(unsigned block, size_t length, size_t skip,
                                            MutableByteSpan out) {
   assert(range_within(skip, out.size(), length) && length <= kCacheBlock);
@@ -166,10 +160,6 @@ Result<CacheGroup::Found> CacheGroup::read(unsigned block, size_t length, size_t
 
 Result<CacheGroup::Found> CacheGroup::read_block(unsigned block, size_t length, size_t skip,
                                                  MutableByteSpan out) {
-  if (is_checked(block)) {
-    const size_t got = TRY(read_fully(fd_.get(), place_of(block) + static_cast<off_t>(skip), out));
-    return got == out.size() ? Found::kYes : Found::kDamaged;  // kDamaged: the file was cut
-  }
   if (out.size() == length) return read_and_check(block, out);
   std::vector<std::byte> whole(length);
   const Found found = TRY(read_and_check(block, whole));
@@ -185,20 +175,41 @@ Result<CacheGroup::Found> CacheGroup::read_and_check(unsigned block, MutableByte
   if (is_zero(digest)) return Found::kNo;
   const size_t got = TRY(read_fully(fd_.get(), place_of(block), whole));
   if (got < whole.size() || digest_of(whole) != digest) return Found::kDamaged;
-  checked_.fetch_or(bit_of(block), std::memory_order_release);
+  found_right_.fetch_or(bit_of(block), std::memory_order_release);
   return Found::kYes;
 }
 
-size_t CacheGroup::read_now(unsigned block, size_t skip, MutableByteSpan out) const {
-  if (!is_checked(block)) return 0;
+size_t CacheGroup::read_now(unsigned block, size_t skip, MutableByteSpan out) {
+  if ((settled_.load(std::memory_order_acquire) & bit_of(block)) == 0) return 0;
   const iovec part{.iov_base = out.data(), .iov_len = out.size()};
   const ssize_t got =
       ::preadv2(fd_.get(), &part, 1, place_of(block) + static_cast<off_t>(skip), RWF_NOWAIT);
-  return got > 0 ? static_cast<size_t>(got) : 0;
+  if (got <= 0) return 0;
+  used_.store(true, std::memory_order_relaxed);
+  return static_cast<size_t>(got);
+}
+
+Result<void> CacheGroup::keep(std::chrono::seconds interval) {
+  if (used_.exchange(false, std::memory_order_relaxed)) touch(interval);
+  auto settled = settle();
+  if (!settled) forget_all();
+  return settled;
+}
+
+// What nobody has asked for again is not waited for.
+Result<void> CacheGroup::settle() {
+  const uint64_t blocks = found_right_.load(std::memory_order_acquire) &
+                          ~settled_.load(std::memory_order_relaxed);
+  if (blocks == 0) return {};
+  if (::fdatasync(fd_.get()) != 0) return fail_errno(errno, "cannot bring blocks to the disk");
+  // Without those that were forgotten meanwhile.
+  settled_.fetch_or(blocks & found_right_.load(std::memory_order_acquire),
+                    std::memory_order_release);
+  return {};
 }
 
 bool CacheGroup::has(unsigned block) const {
-  if (is_checked(block)) return true;
+  if ((settled_.load(std::memory_order_relaxed) & bit_of(block)) != 0) return true;
   if ((bad_.load(std::memory_order_relaxed) & bit_of(block)) != 0) return false;
   BlockDigest digest{};
   const auto got = read_fully(fd_.get(), place_of_digest(block), digest);
@@ -210,14 +221,22 @@ Result<void> CacheGroup::store(unsigned block, ByteSpan bytes) {
   TRY(write_fully(fd_.get(), place_of(block), bytes));
   TRY(write_fully(fd_.get(), place_of_digest(block), digest_of(bytes)));
   bad_.fetch_and(~bit_of(block), std::memory_order_relaxed);
-  checked_.fetch_or(bit_of(block), std::memory_order_release);
   return {};
 }
 
 void CacheGroup::forget(unsigned block) {
-  checked_.fetch_and(~bit_of(block), std::memory_order_release);
+  found_right_.fetch_and(~bit_of(block), std::memory_order_release);
+  settled_.fetch_and(~bit_of(block), std::memory_order_release);
   const bool forgotten = writable_ && write_fully(fd_.get(), place_of_digest(block), BlockDigest{});
   if (!forgotten) bad_.fetch_or(bit_of(block), std::memory_order_relaxed);
+}
+
+void CacheGroup::forget_all() {
+  found_right_ = 0;
+  settled_ = 0;
+  bad_ = ~uint64_t{0};
+  const std::vector<std::byte> table(kGroupData - kGroupTable);
+  if (writable_) (void)write_fully(fd_.get(), static_cast<off_t>(kGroupTable), table);
 }
 
 FileLock CacheGroup::lock(unsigned first, unsigned count, std::chrono::milliseconds limit) const {

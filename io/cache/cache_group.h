@@ -32,15 +32,20 @@ class CacheGroup {
                                                   const GroupHeader& header, Make make);
 
   enum class Found : uint8_t { kYes, kNo, kDamaged };
-  // Copies `out.size()` bytes of `block`, from `skip` on, if it is here. Its first use in this
-  // process checks the digest of all its `length` bytes; a damaged block is forgotten, and so is
-  // one that cannot be read. `out` is undefined unless kYes. May block. REQUIRES: skip + out.size()
+  // Copies `out.size()` bytes of `block`, from `skip` on, if it is here. Checks the digest of all
+  // its `length` bytes each time: they may have gone from memory, and come from the disk, which may
+  // have lost them. A damaged block is forgotten, and so is one that cannot be read. `out` is undefined unless kYes. May block. REQUIRES: skip + out.size()
   // <= length <= kCacheBlock.
   Result<Found> read(unsigned block, size_t length, size_t skip, MutableByteSpan out);
 
-  // The same without blocking: what is in the page cache, of a block whose digest was checked. The
-  // number of bytes, from the front.
-  size_t read_now(unsigned block, size_t skip, MutableByteSpan out) const;
+  // The same without blocking: what is in the page cache, of a block that keep() knows to be right
+  // on disk as well. The number of bytes, from the front.
+  size_t read_now(unsigned block, size_t skip, MutableByteSpan out);
+
+  // To be called now and then: brings to disk what read() has found right, so that read_now() may
+  // have it, and remembers what read_now() used (as touch()). All blocks are forgotten when the
+  // disk does not take them. May block.
+  Result<void> keep(std::chrono::seconds interval);
 
   // Is there a digest, so that the block is probably here?
   bool has(unsigned block) const;
@@ -62,13 +67,17 @@ class CacheGroup {
   Result<Found> read_and_check(unsigned block, MutableByteSpan whole);
   Result<Found> read_block(unsigned block, size_t length, size_t skip, MutableByteSpan out);
   void forget(unsigned block);
-  bool is_checked(unsigned block) const;
+  void forget_all();
+  Result<void> settle();
 
   UniqueFd fd_;
   const bool writable_;
-  std::atomic<uint64_t> checked_ = 0;  // a bit for each block: its digest was right
-  std::atomic<uint64_t> bad_ = 0;  // the same: its digest stands in the file, and is not believed
-  std::atomic<int64_t> touched_;   // seconds of the steady clock
+  // Bits, one for each block:
+  std::atomic<uint64_t> found_right_ = 0;  // by read(), in memory; the disk may not have it
+  std::atomic<uint64_t> settled_ = 0;      // on disk as well, since it was found right
+  std::atomic<uint64_t> bad_ = 0;          // its digest stands in the file, and is not believed
+  std::atomic<bool> used_ = false;         // by read_now(), since keep()
+  std::atomic<int64_t> touched_;           // seconds of the steady clock
 };
 
 }  // namespace underlay

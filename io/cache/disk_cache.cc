@@ -32,15 +32,19 @@ Result<std::unique_ptr<DiskCache>> DiskCache::open(const Config& config, Log& lo
   if (!directory->is_writable()) {
     log.warn(fmt::format("{}: the cache's folder cannot be written to: nothing is added to it",
                          printable(config.path)));
+  } else if (const auto counted = directory->trim(config.limit); !counted) {
+    // It is counted once there is something to store.
+    log.warn(fmt::format("the cache cannot be counted: {}", counted.error().to_string()));
   }
   return std::unique_ptr<DiskCache>(new DiskCache(config, std::move(directory), log));
 }
 
 CacheObject DiskCache::object(ObjectFacts facts) {
   const std::lock_guard lock(groups_mutex_);
-  const std::string name = object_name(facts);
-  const auto [number, is_new] = numbers_.try_emplace(name, numbers_.size());
-  return {std::move(facts), name, number->second};
+  // Not by the name, which two objects may share: their files then say whose they are.
+  const auto [number, is_new] = numbers_.try_emplace({facts.id, facts.size}, numbers_.size());
+  std::string name = object_name(facts);
+  return {std::move(facts), std::move(name), number->second};
 }
 
 std::shared_ptr<CacheGroup> DiskCache::find_open(Key key) {
@@ -62,23 +66,43 @@ std::shared_ptr<CacheGroup> DiskCache::group_of(const CacheObject& object, uint6
                                  make_group_header(object.facts(), key.group), make);
   if (opened) return keep_open(key, *std::move(opened));
   if (opened.error().kind != ErrorKind::kNotFound) {
-    fail_softly(opened.error(), make == CacheGroup::Make::kYes);
+    Error error = std::move(opened).error();
+    error.file = directory_->path() + "/" + name.to_string();
+    // What is wrong with one file is no reason to keep nothing of the others.
+    const bool of_all = error.kind != ErrorKind::kDenied;
+    fail_softly(error, of_all && make == CacheGroup::Make::kYes);
   }
   return nullptr;
 }
 
 // The one that is used by all: another thread may have been faster.
 std::shared_ptr<CacheGroup> DiskCache::keep_open(Key key, std::shared_ptr<CacheGroup> group) {
-  const std::lock_guard lock(groups_mutex_);
+  std::unique_lock lock(groups_mutex_);
   Entry& entry = groups_[key];
   if (!entry.group) entry.group = std::move(group);
   entry.used = ++uses_;
   std::shared_ptr<CacheGroup> kept = entry.group;
   if (groups_.size() > kOpenGroups) {
-    groups_.erase(
-        std::ranges::min_element(groups_, {}, [](const auto& one) { return one.second.used; }));
+    retire(std::ranges::min_element(groups_, {}, [](const auto& one) { return one.second.used; }));
+    lock.unlock();
+    close_retired();
   }
   return kept;
+}
+
+// Under the mutex.
+void DiskCache::retire(std::unordered_map<Key, Entry, KeyHash>::iterator entry) {
+  retired_.push_back(std::move(entry->second.group));
+  groups_.erase(entry);
+}
+
+void DiskCache::close_retired() {
+  std::vector<std::shared_ptr<CacheGroup>> unused;  // closed without the mutex
+  const std::lock_guard lock(groups_mutex_);
+  const auto used = std::ranges::partition(
+      retired_, [](const auto& group) { return group.use_count() > 1; });
+  unused.assign(std::make_move_iterator(used.begin()), std::make_move_iterator(used.end()));
+  retired_.erase(used.begin(), used.end());
 }
 
 bool DiskCache::read(const CacheObject& object, uint64_t block, size_t skip, MutableByteSpan out) {
@@ -108,7 +132,6 @@ size_t DiskCache::read_now(const CacheObject& object, uint64_t block, size_t ski
   if (!group) return 0;
   const size_t got = group->read_now(place_in_group(block), skip, out);
   if (got == 0) return 0;
-  group->touch(touch_interval_);
   add(counters_.hits, 1);
   add(counters_.hit_bytes, got);
   return got;
@@ -126,6 +149,8 @@ bool DiskCache::may_store() const {
 
 bool DiskCache::take_room(uint64_t bytes) {
   const std::lock_guard lock(room_mutex_);
+  // Whoever had the mutex may have waited in vain: one such wait is enough.
+  if (!may_store()) return false;
   if (room_ < bytes) {
     const uint64_t portion = std::max(bytes, std::min(kReserve, directory_->limit() / 16));
     const auto room = directory_->make_room(portion);
@@ -187,16 +212,29 @@ Result<uint64_t> DiskCache::trim(uint64_t bytes) {
   return left;
 }
 
-void DiskCache::close_evicted() {
-  std::vector<std::shared_ptr<CacheGroup>> closed;  // outside the lock
+std::vector<std::pair<DiskCache::Key, std::shared_ptr<CacheGroup>>> DiskCache::open_groups() {
+  std::vector<std::pair<Key, std::shared_ptr<CacheGroup>>> open;
   const std::lock_guard lock(groups_mutex_);
-  for (auto entry = groups_.begin(); entry != groups_.end();) {
-    if (entry->second.group->is_evicted()) {
-      closed.push_back(std::move(entry->second.group));
-      entry = groups_.erase(entry);
-    } else {
-      ++entry;
-    }
+  open.reserve(groups_.size());
+  for (const auto& [key, entry] : groups_) open.emplace_back(key, entry.group);
+  return open;
+}
+
+// Looks at the files without the mutex, for which nobody waits long.
+void DiskCache::close_evicted() {
+  for (const auto& [key, group] : open_groups()) {
+    if (!group->is_evicted()) continue;
+    const std::lock_guard lock(groups_mutex_);
+    const auto entry = groups_.find(key);
+    if (entry != groups_.end() && entry->second.group == group) retire(entry);
+  }
+  close_retired();
+}
+
+void DiskCache::keep() {
+  close_evicted();
+  for (const auto& [key, group] : open_groups()) {
+    if (const auto kept = group->keep(touch_interval_); !kept) fail_softly(kept.error(), true);
   }
 }
 

@@ -9,10 +9,13 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "io/cache/cache_directory.h"
 #include "io/cache/cache_group.h"
@@ -107,9 +110,10 @@ class DiskCache {
   // Evicts until at most `bytes` are left; the bytes that are. May block.
   Result<uint64_t> trim(uint64_t bytes);
 
-  // Closes files that another process has evicted, whose space is taken until then. To be called
-  // every second or so. May block.
+  // Closes files that another process has evicted, whose space is taken until then. May block.
   void close_evicted();
+  // That, and CacheGroup::keep() of all that are open. To be called every second or so. May block.
+  void keep();
 
   // What one process sets aside of the limit at once: when the files are counted again, so much for
   // each process may come on top of it.
@@ -138,6 +142,9 @@ class DiskCache {
   std::shared_ptr<CacheGroup> group_of(const CacheObject& object, uint64_t block,
                                        CacheGroup::Make make);
   std::shared_ptr<CacheGroup> keep_open(Key key, std::shared_ptr<CacheGroup> group);
+  std::vector<std::pair<Key, std::shared_ptr<CacheGroup>>> open_groups();
+  void retire(std::unordered_map<Key, Entry, KeyHash>::iterator entry);
+  void close_retired();
   bool take_room(uint64_t bytes);
   void fail_softly(const Error& error, bool of_storing);
 
@@ -145,9 +152,11 @@ class DiskCache {
   const std::unique_ptr<CacheDirectory> directory_;
   Log& log_;
 
-  std::mutex groups_mutex_;                            // of what follows
-  std::unordered_map<std::string, uint64_t> numbers_;  // by object_name()
+  std::mutex groups_mutex_;  // of what follows
+  std::map<std::pair<std::string, uint64_t>, uint64_t> numbers_;  // by the facts
   std::unordered_map<Key, Entry, KeyHash> groups_;
+  // To be closed once nobody uses them: closing may block, and must not on a ring's thread.
+  std::vector<std::shared_ptr<CacheGroup>> retired_;
   uint64_t uses_ = 0;
 
   std::mutex room_mutex_;

@@ -43,26 +43,59 @@ bool resolve_dots(std::string_view path, Empty empty, std::vector<std::string_vi
   }
 }
 
-// Parameters of a query, in lower case: those that choose one of an object's versions, and those
-// that sign a URL (Amazon S3, signature versions 4 and 2; CloudFront; Google; Azure).
+// Parameters of a query, in lower case, that choose one of an object's versions.
 constexpr std::array<std::string_view, 3> kVersions = {"versionid", "generation", "snapshot"};
-constexpr std::array<std::string_view, 2> kSignatureFamilies = {"x-amz-", "x-goog-"};
-constexpr std::string_view kSignatures =
-    " awsaccesskeyid googleaccessid signature expires key-pair-id policy saoid scid se si sig sip "
-    "ske skoid sks skt sktid skv sp spr sr srt ss st sv ";
 
-enum class Parameter : uint8_t { kVersion, kSignature, kUnknown };
+// A way to sign a URL. Its parameters choose nothing where its signature is; elsewhere they may
+// mean anything.
+struct SignatureFamily {
+  std::string_view signature;
+  std::string_view prefix;  // of its parameters; "": they are
+  std::string_view names;   // these, each between spaces
+};
+constexpr std::array<SignatureFamily, 4> kFamilies = {{
+    {"x-amz-signature", "x-amz-", ""},    // Amazon S3, version 4
+    {"x-goog-signature", "x-goog-", ""},  // Google
+    // Amazon S3, version 2; CloudFront; Google, of old
+    {"signature", "",
+     " awsaccesskeyid expires googleaccessid key-pair-id policy x-amz-security-token "},
+    // Azure
+    {"sig", "", " saoid scid se si sip ske skoid sks skt sktid skv sp spr sr srt ss st sv "},
+}};
 
-Parameter kind_of_parameter(std::string_view parameter) {
+// In lower case.
+std::string name_of(std::string_view parameter) {
   std::string name(parameter.substr(0, parameter.find('=')));
   std::ranges::transform(name, name.begin(), [](char letter) {
     return letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter;
   });
-  const auto begins = [&](std::string_view family) { return name.starts_with(family); };
-  if (std::ranges::find(kVersions, name) != kVersions.end()) return Parameter::kVersion;
-  const bool signs = std::ranges::any_of(kSignatureFamilies, begins) ||
-                     kSignatures.find(" " + name + " ") != std::string_view::npos;
-  return signs ? Parameter::kSignature : Parameter::kUnknown;
+  return name;
+}
+
+std::vector<std::string_view> parameters_of(std::string_view query) {
+  std::vector<std::string_view> parameters;
+  while (!query.empty()) {
+    const std::string_view parameter = query.substr(0, query.find('&'));
+    query.remove_prefix(std::min(query.size(), parameter.size() + 1));
+    if (!parameter.empty()) parameters.push_back(parameter);
+  }
+  return parameters;
+}
+
+bool belongs_to(const SignatureFamily& family, const std::string& name) {
+  if (name == family.signature) return true;
+  return family.prefix.empty() ? family.names.find(" " + name + " ") != std::string_view::npos
+                               : name.starts_with(family.prefix);
+}
+
+// Is it a part of a signature that is there?
+bool only_signs(std::string_view parameter, const std::vector<std::string_view>& all) {
+  const std::string name = name_of(parameter);
+  return std::ranges::any_of(kFamilies, [&](const SignatureFamily& family) {
+    return belongs_to(family, name) && std::ranges::any_of(all, [&](std::string_view other) {
+             return name_of(other) == family.signature;
+           });
+  });
 }
 
 }  // namespace
@@ -91,21 +124,14 @@ std::string lasting_url(const std::string& url) {
   std::string lasting = shown_name(url);
   const size_t start = url.find('?');
   if (start == std::string::npos) return lasting;
-  std::string_view query = std::string_view(url).substr(start + 1);
+  const auto parameters = parameters_of(std::string_view(url).substr(start + 1));
   char before = '?';
-  while (!query.empty()) {
-    const std::string_view parameter = query.substr(0, query.find('&'));
-    query.remove_prefix(std::min(query.size(), parameter.size() + 1));
-    if (parameter.empty()) continue;
-    switch (kind_of_parameter(parameter)) {
-      case Parameter::kVersion:
-        lasting.append(1, before).append(parameter);
-        before = '&';
-        break;
-      case Parameter::kSignature:
-        break;
-      case Parameter::kUnknown:
-        return {};
+  for (const std::string_view parameter : parameters) {
+    if (std::ranges::find(kVersions, name_of(parameter)) != kVersions.end()) {
+      lasting.append(1, before).append(parameter);
+      before = '&';
+    } else if (!only_signs(parameter, parameters)) {
+      return {};
     }
   }
   return lasting;

@@ -2,9 +2,14 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/fsuid.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
+#include <cstddef>
 #include <filesystem>
 #include <thread>
 
@@ -110,6 +115,7 @@ TEST_CASE("disk cache: what was stored is there, also for others and after a res
     REQUIRE(second.cache->read(second.object(), 3, 50, part));
     CHECK(std::equal(part.begin(), part.end(), block_of(3).begin() + 50));
     std::fill(part.begin(), part.end(), std::byte{0});
+    second.cache->keep();
     const size_t got = second.cache->read_now(second.object(), 3, 50, part);
     if (got > 0) CHECK(part[0] == block_of(3)[50]);  // not every file system can say
   }
@@ -160,6 +166,78 @@ TEST_CASE("disk cache: a block that is damaged on disk is noticed by who reads i
   CHECK(user.read(3).empty());
   CHECK(user.cache->counts().damaged_blocks == 1);
   CHECK(!user.cache->has(user.object(), 3));
+}
+
+// The page cache gives a page up when its write has failed; what is read then lies on disk.
+TEST_CASE("disk cache: who has stored a block, and read it, notices that the disk has lost it") {
+  const TempFolder folder;
+  const User user(folder);
+  user.store(3, block_of(3));
+  SUBCASE("not read yet") {}
+  SUBCASE("read") { CHECK(user.read(3) == block_of(3)); }
+  Bytes part(100);
+  CHECK(user.cache->read_now(user.object(), 3, 0, part) == 0);  // not before it is on disk
+  overwrite(group_files(folder).at(0), kGroupData + 3 * kCacheBlock, Bytes(kCacheBlock));
+  CHECK(!user.cache->read(user.object(), 3, 4096, part));
+  CHECK(user.cache->counts().damaged_blocks == 1);
+  CHECK(!user.cache->has(user.object(), 3));
+  user.cache->keep();
+  CHECK(user.cache->read_now(user.object(), 3, 0, part) == 0);
+}
+
+// Of the calling thread, from now on.
+void let_fdatasync_fail() {
+  std::array<sock_filter, 4> rules{
+      {{BPF_LD | BPF_W | BPF_ABS, 0, 0, offsetof(seccomp_data, nr)},
+       {BPF_JMP | BPF_JEQ | BPF_K, 0, 1, SYS_fdatasync},
+       {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ERRNO | EIO},
+       {BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW}}};
+  const sock_fprog program{.len = rules.size(), .filter = rules.data()};
+  REQUIRE(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+  REQUIRE(::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+}
+
+TEST_CASE("disk cache: blocks that the disk does not take are forgotten, by all") {
+  const TempFolder folder;
+  const User user(folder);
+  user.store(3, block_of(3));
+  user.store(4, block_of(4));
+  CHECK(user.read(3) == block_of(3));
+  std::thread([&] {
+    let_fdatasync_fail();
+    user.cache->keep();
+  }).join();
+  CHECK(user.cache->counts().failures == 1);
+  Bytes part(100);
+  CHECK(user.cache->read_now(user.object(), 3, 0, part) == 0);
+  CHECK(user.read(3).empty());
+  CHECK(user.read(4).empty());
+  CHECK(User(folder).read(3).empty());
+}
+
+// XXH3 is no cryptographic digest: such a pair is made in no time.
+TEST_CASE("disk cache: two objects whose names are the same have blocks of their own") {
+  std::array<std::string, 2> ids;
+  for (const char* digits :
+       {"2e2e2e2e2e2ecb79e64eccc0e5782e2e2e2e2e2e2e2eb8084674f743248e3131"
+        "313131313131ded46de9839097db3232323232323232",
+        "2e2e2e2e2e2ecb79e64eccc0e5782e2e2e2e2e2e2e2eb8084674f743248e3131"
+        "313131313133ded46de9839097db3232323232323250"}) {
+    std::string& id = ids[ids[0].empty() ? 0 : 1];
+    for (const std::string text = digits; id.size() < text.size() / 2;) {
+      id += static_cast<char>(std::stoi(text.substr(2 * id.size(), 2), nullptr, 16));
+    }
+  }
+  const TempFolder folder;
+  const User user(folder);
+  REQUIRE(ids[0] != ids[1]);
+  REQUIRE(user.object(ids[0]).name() == user.object(ids[1]).name());
+  user.store(3, block_of(3), ids[0]);
+  CHECK(user.read(3, ids[0]) == block_of(3));
+  CHECK(user.read(3, ids[1]).empty());
+  user.store(4, block_of(4), ids[1]);
+  CHECK(user.read(4, ids[0]).empty());
+  CHECK(user.read(4, ids[1]).empty());  // there is one file, which is the other's
 }
 
 TEST_CASE("disk cache: a file that is another image's by chance is left alone") {
@@ -298,6 +376,114 @@ TEST_CASE("disk cache: a folder that cannot be is refused") {
   REQUIRE(!in_nothing);
   CHECK(in_nothing.error().to_string().find("none/cache") != std::string::npos);
   CHECK(!DiskCache::open({.path = folder.write("file", "x"), .limit = kLimit}, log));
+}
+
+std::string refusal(const std::string& path, std::optional<CacheOwner> owner = std::nullopt) {
+  Log log("test", false);
+  const auto opened = DiskCache::open({.path = path, .limit = kLimit, .owner = owner}, log);
+  return opened ? "" : opened.error().to_string();
+}
+
+TEST_CASE("disk cache: a folder that others may write to is refused") {
+  const TempFolder folder;
+  const std::string path = folder.path("cache");
+  fs::create_directory(path);
+  for (const unsigned mode : {0775u, 0757u, 01777u}) {
+    REQUIRE(::chmod(path.c_str(), mode) == 0);
+    CHECK(refusal(path).find("chmod go-w") != std::string::npos);
+  }
+  REQUIRE(::chmod(path.c_str(), 0755) == 0);
+  CHECK(refusal(path) == "");
+  if (::geteuid() != 0) return;
+  REQUIRE(::chown(path.c_str(), 12345, 12345) == 0);
+  CHECK(refusal(path).find("user 12345") != std::string::npos);
+  CHECK(refusal(path, CacheOwner{.user = 1, .group = 1}) != "");
+  CHECK(refusal(path, CacheOwner{.user = 12345, .group = 12345}) == "");
+}
+
+// What lies there under the name of one of the cache's files.
+void plant(const std::string& what, const std::string& name, const TempFolder& folder) {
+  const std::string target = folder.write("target", "untouched");
+  if (what == "a FIFO") REQUIRE(::mkfifo(name.c_str(), 0600) == 0);
+  if (what == "a symbolic link") fs::create_symlink(target, name);
+  if (what == "a hard link") fs::create_hard_link(target, name);
+  if (what == "a folder") fs::create_directory(name);
+}
+
+TEST_CASE("disk cache: what is no file of its own is neither waited for nor used") {
+  for (const char* what : {"a FIFO", "a symbolic link", "a hard link", "a folder"}) {
+    CAPTURE(what);
+    const TempFolder folder;
+    const User user(folder);
+    const std::string name = folder.path("cache/") + user.object().name();
+    plant(what, name + ".0", folder);
+    plant(what, name + ".boot", folder);
+    user.store(0, block_of(0));
+    CHECK(user.read(0).empty());
+    CHECK(user.cache->directory().contents());
+    CHECK_FALSE(user.cache->directory().read_boot_file(user.object().name()));
+    CHECK(fs::file_size(folder.path("target")) == 9);
+    user.store(kGroupBlocks, block_of(1));
+    CHECK(user.read(kGroupBlocks) == block_of(1));
+    CHECK(user.cache->trim(0));
+    const std::string other = folder.path("other");
+    fs::create_directory(other);
+    plant(what, other + "/usage", folder);
+    CHECK(refusal(other).find("other/usage") != std::string::npos);
+  }
+}
+
+TEST_CASE("disk cache: files go to the folder's owner when they are made, and at no other time") {
+  if (::geteuid() != 0) return;
+  const TempFolder folder;
+  const CacheOwner owner{.user = 12345, .group = 12345};
+  Log log("test", false);
+  REQUIRE(DiskCache::open({.path = folder.path("cache"), .limit = kLimit, .owner = owner}, log));
+  const auto user_of = [&](const std::string& name) {
+    struct stat status {};
+    REQUIRE(::stat(name.c_str(), &status) == 0);
+    return status.st_uid;
+  };
+  const std::string usage = folder.path("cache/usage");
+  CHECK(user_of(usage) == owner.user);
+  REQUIRE(::chown(usage.c_str(), 0, 0) == 0);
+  REQUIRE(DiskCache::open({.path = folder.path("cache"), .limit = kLimit, .owner = owner}, log));
+  CHECK(user_of(usage) == 0);
+}
+
+TEST_CASE("disk cache: a lock that somebody holds for ever keeps nobody from starting") {
+  const TempFolder folder;
+  const User first(folder);
+  first.store(0, block_of(0));
+  const UniqueFd usage(::open(folder.path("cache/usage").c_str(), O_RDWR | O_CLOEXEC));
+  const FileLock held = FileLock::take(usage.get(), 0, 1, std::chrono::seconds(10));
+  REQUIRE(held.held());
+  const User second(folder);
+  CHECK(second.read(0) == block_of(0));
+}
+
+TEST_CASE("disk cache: those who wait for room do not wait one after the other") {
+  const TempFolder folder;
+  const User user(folder);
+  const UniqueFd usage(::open(folder.path("cache/usage").c_str(), O_RDWR | O_CLOEXEC));
+  const FileLock held = FileLock::take(usage.get(), 0, 1, std::chrono::seconds(10));
+  REQUIRE(held.held());
+  std::vector<std::thread> threads;
+  for (uint64_t i = 0; i < 4; ++i) threads.emplace_back([&, i] { user.store(i, block_of(i)); });
+  for (std::thread& thread : threads) thread.join();
+  CHECK(user.cache->counts().failures == 1);
+  CHECK(user.read(0).empty());
+}
+
+TEST_CASE("disk cache: many files go in several turns") {
+  const TempFolder folder;
+  const User user(folder);
+  constexpr size_t kFiles = CacheDirectory::kEvictedAtOnce * 2 + 100;
+  for (size_t i = 0; i < kFiles; ++i) {
+    folder.write("cache/" + fmt::format("{:032x}.0", i), "x");
+  }
+  CHECK(*user.cache->trim(0) == 0);
+  CHECK(group_files(folder).empty());
 }
 
 TEST_CASE("disk cache: one process at a time fetches a block, and who dies gives it up") {

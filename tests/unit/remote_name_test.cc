@@ -49,8 +49,15 @@ TEST_CASE("remote name: what lasts of a URL has no secrets, and all that chooses
   CHECK(lasting_url("https://h/a?Signature=secret&generation=1&&snapshot=2") ==
         "https://h/a?generation=1&snapshot=2");
   CHECK(lasting_url("https://h/a?sv=1&sig=secret") == "https://h/a");
-  // A password, a content's number: nobody knows.
-  for (const char* query : {"token=secret", "id=1", "X-Amz-Date=1&id=2", "versionIds=3", "=1"}) {
+  CHECK(lasting_url("https://h/a?Policy=p&Signature=secret&Key-Pair-Id=7") == "https://h/a");
+  CHECK(lasting_url("https://h/a?X-Goog-Date=1&x-goog-signature=secret") == "https://h/a");
+  CHECK(lasting_url("https://h/a?st=1&se=2&sp=r&sr=b&sig=secret&snapshot=3") ==
+        "https://h/a?snapshot=3");
+  // A password, a content's number: nobody knows. Nor without the signature that they belong to.
+  for (const char* query :
+       {"token=secret", "id=1", "X-Amz-Signature=1&id=2", "versionIds=3", "=1", "X-Amz-Date=1",
+        "st=1", "se=1", "si=1", "sp=1", "sr=1", "policy=1", "expires=1", "sig=1&expires=2",
+        "Signature=1&st=2", "X-Amz-Signature=1&sv=2", "X-Goog-Date=1&X-Amz-Signature=2"}) {
     CAPTURE(query);
     CHECK(lasting_url(std::string("https://h/a?") + query) == "");
   }
