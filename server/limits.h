@@ -94,6 +94,8 @@ inline constexpr size_t kDirtyBitmaps = 32;
 // After SIGTERM: for replies that are under way; then, for a file system that does not answer.
 inline constexpr std::chrono::milliseconds kShutdownTime{5'000};
 inline constexpr std::chrono::milliseconds kHardShutdownTime{15'000};
+// Then: for what nobody waits for, and a server of images may never answer.
+inline constexpr std::chrono::milliseconds kFetchesEndTime{1'000};
 
 // Handing over to a successor. It opens the exports that are in use while the old server serves on.
 inline constexpr std::chrono::milliseconds kSuccessorOpens{60'000};

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <functional>
@@ -250,19 +251,17 @@ Result<std::optional<ListenSocket>> open_control(const Options& options, Log& lo
 }
 
 // `inherited`: sockets that systemd handed over; without any, the options say where to listen.
-Result<void> serve(const StartedProgram& program, std::vector<ListenSocket> inherited,
-                   std::optional<Daemon>& daemon) {
+// `caches` outlive all that is served.
+Result<void> serve_with(Caches& caches, const StartedProgram& program,
+                        std::vector<ListenSocket> inherited, std::optional<Daemon>& daemon,
+                        Log& log) {
   const Options& options = program.options;
-  auto journal = open_journal(options.log);
-  Log log(kProgram, options.verbose, journal ? *std::move(journal) : Journal());
-  if (!journal) log.warn(journal.error().to_string() + "; the log goes to standard error");
   ServiceManager manager = service_manager(log);
   const PeerRules peers = TRY(peer_rules(options));
   std::optional<ServiceUser> user;
   if (!options.user.empty()) user = TRY(find_service_user("--user", options.user));
   std::optional<KernelDevice> device;
   if (!options.device.empty()) device.emplace(TRY(KernelDevice::prepare(options)));
-  Caches caches(options.caches);
   caches.remote = TRY(open_remote_cache(options, user, log));
   const Confinement files =
       TRY(Confinement::create(options.allow_paths, options.sharing, caches.remote));
@@ -326,6 +325,23 @@ Result<void> serve(const StartedProgram& program, std::vector<ListenSocket> inhe
   ready();
   server->run();
   return {};
+}
+
+Result<void> serve(const StartedProgram& program, std::vector<ListenSocket> inherited,
+                   std::optional<Daemon>& daemon) {
+  const Options& options = program.options;
+  auto journal = open_journal(options.log);
+  Log log(kProgram, options.verbose, journal ? *std::move(journal) : Journal());
+  if (!journal) log.warn(journal.error().to_string() + "; the log goes to standard error");
+  Caches caches(options.caches);
+  auto result = serve_with(caches, program, std::move(inherited), daemon, log);
+  if (caches.remote && !caches.remote->end(limits::kFetchesEndTime)) {
+    // Its threads hold what would be destroyed.
+    log.detail("a server of images does not answer: ending without it");
+    if (!result) log.error(result.error().to_string());
+    std::_Exit(result ? 0 : kFailed);
+  }
+  return result;
 }
 
 // Shells and systemd give 1024, for programs that use select().

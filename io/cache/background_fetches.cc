@@ -10,22 +10,35 @@ constexpr std::chrono::seconds kKeep{1};
 }  // namespace
 
 BackgroundFetches::~BackgroundFetches() {
-  {
-    const std::lock_guard lock(mutex_);
-    ending_ = true;
-    queue_.clear();
-  }
-  wake_.notify_all();
+  (void)end(std::chrono::steady_clock::now());
   for (std::thread& thread : threads_) thread.join();
+}
+
+bool BackgroundFetches::end(std::chrono::steady_clock::time_point until) {
+  std::unique_lock lock(mutex_);
+  ending_ = true;
+  queue_.clear();
+  wake_.notify_all();
+  return ended_.wait_until(lock, until, [&] { return running_ == 0; });
 }
 
 void BackgroundFetches::start() {
   {
     const std::lock_guard lock(mutex_);
     started_ = true;
+    running_ = kThreads + 1;
   }
-  for (unsigned i = 0; i < kThreads; ++i) threads_.emplace_back([this] { work(); });
-  threads_.emplace_back([this] { keep(); });
+  for (unsigned i = 0; i < kThreads; ++i) {
+    threads_.emplace_back([this] { run(&BackgroundFetches::work); });
+  }
+  threads_.emplace_back([this] { run(&BackgroundFetches::keep); });
+}
+
+void BackgroundFetches::run(void (BackgroundFetches::*loop)()) {
+  (this->*loop)();
+  const std::lock_guard lock(mutex_);
+  --running_;
+  ended_.notify_all();
 }
 
 void BackgroundFetches::fetch_ahead(const std::weak_ptr<const CachedSource>& source, uint64_t first,
@@ -60,7 +73,7 @@ void BackgroundFetches::work() {
     if (const auto source = piece.source.lock()) {
       const uint64_t end = piece.first + piece.count;
       // A failure is told to whoever reads these bytes, and meets it again.
-      while (piece.first < end) {
+      while (piece.first < end && !ending_) {
         const auto fetched =
             without_exceptions([&] { return source->fetch(piece.first, end - piece.first); });
         if (!fetched) break;
@@ -73,7 +86,7 @@ void BackgroundFetches::work() {
 
 void BackgroundFetches::keep() {
   std::unique_lock lock(mutex_);
-  while (!wake_.wait_for(lock, kKeep, [&] { return ending_; })) {
+  while (!wake_.wait_for(lock, kKeep, [&] { return ending_.load(); })) {
     lock.unlock();
     cache_.keep();
     lock.lock();

@@ -1,6 +1,8 @@
 // Threads that fetch what nobody waits for yet, and close what was evicted.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -23,6 +25,10 @@ class BackgroundFetches final : public AheadFetcher {
   // Starts the threads; until then all hints are dropped. REQUIRES: not called before.
   void start();
 
+  // Begins no more requests. False when the threads have not ended at `until`: the destructor would
+  // wait for requests.
+  bool end(std::chrono::steady_clock::time_point until);
+
   void fetch_ahead(const std::weak_ptr<const CachedSource>& source, uint64_t first,
                    uint64_t count) override;
 
@@ -35,6 +41,7 @@ class BackgroundFetches final : public AheadFetcher {
     uint64_t first = 0;  // blocks
     uint64_t count = 0;
   };
+  void run(void (BackgroundFetches::*loop)());
   void work();
   void keep();
   Job next_piece();
@@ -42,9 +49,11 @@ class BackgroundFetches final : public AheadFetcher {
   DiskCache& cache_;
   std::mutex mutex_;  // of what follows
   std::condition_variable wake_;
+  std::condition_variable ended_;
+  unsigned running_ = 0;  // threads
   std::deque<Job> queue_;
   bool started_ = false;
-  bool ending_ = false;
+  std::atomic<bool> ending_ = false;  // set under the mutex
   std::vector<std::thread> threads_;  // not under the mutex
 };
 

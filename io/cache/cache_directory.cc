@@ -26,6 +26,7 @@ constexpr std::chrono::nanoseconds kBootStays = std::chrono::hours(30 * 24);
 
 // Others hold the lock while they count and evict.
 constexpr std::chrono::milliseconds kUsageTime{5'000};
+constexpr std::chrono::milliseconds kRoomTime{1'000};
 
 struct CloseFolder {
   void operator()(DIR* folder) const { ::closedir(folder); }
@@ -82,8 +83,8 @@ Result<std::unique_ptr<CacheDirectory>> CacheDirectory::open(const std::string& 
     return in_folder(Failure(std::move(trusted).error()), path);
   }
   std::unique_ptr<CacheDirectory> directory(new CacheDirectory(std::move(fd), path, limit));
-  auto usage = open_cache_file(directory->fd(), kUsageFile, CacheAccess::kReadWrite,
-                               CacheMake::kIfMissing);
+  auto usage =
+      open_cache_file(directory->fd(), kUsageFile, CacheAccess::kReadWrite, CacheMake::kIfMissing);
   if (usage) {
     directory->usage_ = *std::move(usage);
   } else if (!is_forbidden(usage.error().sys_errno)) {
@@ -92,9 +93,9 @@ Result<std::unique_ptr<CacheDirectory>> CacheDirectory::open(const std::string& 
   return directory;
 }
 
-Result<CacheDirectory::Usage> CacheDirectory::lock_usage() {
-  Usage lock{.thread = std::unique_lock(mutex_, kUsageTime), .process = {}};
-  if (lock.thread.owns_lock()) lock.process = FileLock::take(usage_.get(), 0, 1, kUsageTime);
+Result<CacheDirectory::Usage> CacheDirectory::lock_usage(std::chrono::milliseconds limit) {
+  Usage lock{.thread = std::unique_lock(mutex_, limit), .process = {}};
+  if (lock.thread.owns_lock()) lock.process = FileLock::take(usage_.get(), 0, 1, limit);
   if (lock.process.held()) return lock;
   return in_folder(fail(ErrorKind::kIo,
                         "somebody else holds the cache's lock (usage) for too "
@@ -124,7 +125,7 @@ Result<void> CacheDirectory::write_usage(uint64_t used) const {
 Result<CacheDirectory::Room> CacheDirectory::make_room(uint64_t bytes) {
   Room room;
   if (!is_writable() || bytes > limit_) return room;
-  const Usage lock = TRY(lock_usage());
+  const Usage lock = TRY(lock_usage(kRoomTime));
   uint64_t used = TRY(read_usage());
   if (!range_within(used, bytes, limit_)) {
     used = TRY(evict_to(limit_ - std::min(limit_, std::max(bytes, limit_ / kSlackShare))));
@@ -143,7 +144,7 @@ Result<uint64_t> CacheDirectory::trim(uint64_t bytes) {
     return in_folder(fail(ErrorKind::kDenied, "the cache's folder cannot be written to"), path_);
   }
   for (uint64_t before = std::numeric_limits<uint64_t>::max();;) {
-    const Usage lock = TRY(lock_usage());
+    const Usage lock = TRY(lock_usage(kUsageTime));
     const uint64_t used = TRY(evict_to(bytes));
     TRY(write_usage(used));
     // Not for ever, when others store as fast as this evicts.
@@ -248,7 +249,8 @@ Result<CacheContents> CacheDirectory::contents() const {
     if (name->is_boot || !object.facts.id.empty()) continue;
     const auto fd = open_cache_file(fd_.get(), file.name, CacheAccess::kRead);
     GroupHeader header{};
-    if (!fd || ::pread(fd->get(), header.data(), header.size(), 0) != ssize_t{header.size()}) continue;
+    if (!fd || ::pread(fd->get(), header.data(), header.size(), 0) != ssize_t{header.size()})
+      continue;
     if (const auto facts = read_group_header(header)) object.facts = *facts;
   }
   std::ranges::sort(contents.objects, std::ranges::greater(), &CachedObject::last_use);

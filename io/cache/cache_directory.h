@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -59,7 +60,8 @@ class CacheDirectory {
     bool evicted = false;  // files that are open may be among what went
   };
   // Sets `bytes` aside for what the caller is about to write; evicts what was not used for longest
-  // when the limit would be passed. May block.
+  // when the limit would be passed. May block, but does not wait for others for long: a client may
+  // wait for the caller.
   Result<Room> make_room(uint64_t bytes);
 
   // Counts, and evicts until at most `bytes` are left; the bytes that are. Others may take room in
@@ -94,7 +96,7 @@ class CacheDirectory {
     FileLock process;
   };
   Result<uint64_t> evict_to(uint64_t bytes);
-  Result<Usage> lock_usage();
+  Result<Usage> lock_usage(std::chrono::milliseconds limit);
   Result<uint64_t> read_usage() const;
   Result<void> write_usage(uint64_t bytes) const;
 

@@ -198,8 +198,8 @@ Result<void> CacheGroup::keep(std::chrono::seconds interval) {
 
 // What nobody has asked for again is not waited for.
 Result<void> CacheGroup::settle() {
-  const uint64_t blocks = found_right_.load(std::memory_order_acquire) &
-                          ~settled_.load(std::memory_order_relaxed);
+  const uint64_t blocks =
+      found_right_.load(std::memory_order_acquire) & ~settled_.load(std::memory_order_relaxed);
   if (blocks == 0) return {};
   if (::fdatasync(fd_.get()) != 0) return fail_errno(errno, "cannot bring blocks to the disk");
   // Without those that were forgotten meanwhile.

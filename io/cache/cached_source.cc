@@ -40,7 +40,9 @@ Result<size_t> CachedSource::read_block(uint64_t offset, MutableByteSpan out) co
 
   const uint64_t end = div_round_up(offset + out.size(), kCacheBlock);
   const unsigned wanted = std::min(within_group(block, end - block), kMostBlocks);
-  const Flights::Joined joined = shared_.flights.join(object_.number(), block, wanted);
+  const Flights::Joined joined =
+      shared_.flights.join(object_.number(), block, wanted, remote_.get());
+  if (joined.error) return Failure(*joined.error);
   std::shared_ptr<const Flights::Buffer> bytes = joined.bytes;
   if (joined.own) bytes = TRY(fly(*joined.own));
   // Nothing: another thread failed, or another process was faster. Look again.
@@ -51,8 +53,8 @@ Result<size_t> CachedSource::read_block(uint64_t offset, MutableByteSpan out) co
   return done;
 }
 
-// Fetches the first blocks of a flight that are not in the cache, and keeps them. Null when the
-// first one is there by now.
+// Fetches the first blocks of a flight that are not in the cache, and keeps them: those who wait do
+// not wait for that. Null when the first one is there by now.
 Result<std::shared_ptr<const Flights::Buffer>> CachedSource::fly(Flights::Own& own) const {
   const uint64_t first = own->first();
   const DiskCache::FetchLock lock = shared_.cache.lock(object_, first, own->count(), kOthersFetch);
@@ -62,14 +64,17 @@ Result<std::shared_ptr<const Flights::Buffer>> CachedSource::fly(Flights::Own& o
   const uint64_t begin = first * kCacheBlock;
   const uint64_t end = std::min(size(), (first + count) * kCacheBlock);
   auto bytes = std::make_shared<Flights::Buffer>(static_cast<size_t>(end - begin));
-  TRY(remote_->fetch_at(begin, *bytes));
+  if (auto fetched = remote_->fetch_at(begin, *bytes); !fetched) {
+    own.failed(fetched.error());
+    return Failure(std::move(fetched).error());
+  }
+  own.arrived(bytes);
   shared_.cache.count_fetch(bytes->size());
   for (unsigned i = 0; i < count; ++i) {
     shared_.cache.store(object_, first + i,
                         ByteSpan(*bytes).subspan(static_cast<size_t>(i * kCacheBlock),
                                                  object_.block_length(first + i)));
   }
-  own.end(bytes);
   return bytes;
 }
 
@@ -79,7 +84,9 @@ Result<CachedSource::Fetched> CachedSource::fetch(uint64_t first, uint64_t count
   if (block == first + count) return Fetched{.next = block, .bytes = 0};
   if (!shared_.cache.may_store()) return fail(ErrorKind::kLimit, "the cache keeps nothing now");
   const unsigned wanted = std::min(within_group(block, first + count - block), kMostBlocks);
-  const Flights::Joined joined = shared_.flights.join(object_.number(), block, wanted);
+  const Flights::Joined joined =
+      shared_.flights.join(object_.number(), block, wanted, remote_.get());
+  if (joined.error) return Failure(*joined.error);
   if (!joined.own) return Fetched{.next = block + 1, .bytes = 0};
   const auto bytes = TRY(fly(*joined.own));
   if (!bytes) return Fetched{.next = block + 1, .bytes = 0};

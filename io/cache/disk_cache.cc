@@ -99,8 +99,8 @@ void DiskCache::retire(std::unordered_map<Key, Entry, KeyHash>::iterator entry) 
 void DiskCache::close_retired() {
   std::vector<std::shared_ptr<CacheGroup>> unused;  // closed without the mutex
   const std::lock_guard lock(groups_mutex_);
-  const auto used = std::ranges::partition(
-      retired_, [](const auto& group) { return group.use_count() > 1; });
+  const auto used =
+      std::ranges::partition(retired_, [](const auto& group) { return group.use_count() > 1; });
   unused.assign(std::make_move_iterator(used.begin()), std::make_move_iterator(used.end()));
   retired_.erase(used.begin(), used.end());
 }

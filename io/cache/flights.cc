@@ -4,31 +4,40 @@
 
 namespace underlay {
 
-Flights::Joined Flights::join(uint64_t object, uint64_t first, unsigned count) {
+Flights::Joined Flights::join(uint64_t object, uint64_t first, unsigned count, const void* from) {
   std::unique_lock lock(mutex_);
   if (const auto other = flights_.find({object, first}); other != flights_.end()) {
     const std::shared_ptr<Flight> flight = other->second;
-    flight->ended_.wait(lock, [&] { return flight->is_over_; });
-    return {.own = nullptr,
-            .bytes = flight->bytes_,
-            .skip = static_cast<size_t>((first - flight->first_) * kCacheBlock)};
+    flight->decided_.wait(lock, [&] { return flight->is_decided_; });
+    return {.bytes = flight->bytes_,
+            .skip = static_cast<size_t>((first - flight->first_) * kCacheBlock),
+            .error = flight->from_ == from ? flight->error_ : std::nullopt};
   }
   auto flight = std::make_shared<Flight>();
   flight->object_ = object;
   flight->first_ = first;
+  flight->from_ = from;
   while (flight->count_ < count &&
          flights_.try_emplace({object, first + flight->count_}, flight).second) {
     ++flight->count_;
   }
-  return {.own = std::make_unique<Own>(*this, std::move(flight)), .bytes = nullptr, .skip = 0};
+  return {.own = std::make_unique<Own>(*this, std::move(flight))};
 }
 
-void Flights::end(Flight& flight, std::shared_ptr<const Buffer> bytes) {
+void Flights::decide(Flight& flight, std::shared_ptr<const Buffer> bytes,
+                     std::optional<Error> error) {
+  const std::lock_guard lock(mutex_);
+  flight.is_decided_ = true;
+  flight.bytes_ = std::move(bytes);
+  flight.error_ = std::move(error);
+  flight.decided_.notify_all();
+}
+
+void Flights::end(Flight& flight) {
   const std::lock_guard lock(mutex_);
   for (unsigned i = 0; i < flight.count_; ++i) flights_.erase({flight.object_, flight.first_ + i});
-  flight.is_over_ = true;
-  flight.bytes_ = std::move(bytes);
-  flight.ended_.notify_all();
+  flight.is_decided_ = true;
+  flight.decided_.notify_all();
 }
 
 }  // namespace underlay

@@ -5,18 +5,20 @@
 namespace underlay {
 namespace {
 
-constexpr std::chrono::seconds kTick{1};         // between looks at records
-constexpr std::chrono::seconds kRemoteAway{10};  // before a source that failed is tried again
+constexpr std::chrono::seconds kTick{1};  // between looks at records
 
 }  // namespace
 
 Prefetcher::~Prefetcher() {
-  {
-    const std::lock_guard lock(mutex_);
-    ending_ = true;
-  }
-  wake_.notify_all();
+  (void)end(Clock::now());
   for (std::thread& thread : threads_) thread.join();
+}
+
+bool Prefetcher::end(Clock::time_point until) {
+  std::unique_lock lock(mutex_);
+  ending_ = true;
+  wake_.notify_all();
+  return ended_.wait_until(lock, until, [&] { return running_ == 0; });
 }
 
 std::shared_ptr<BootRecord> Prefetcher::new_record() const {
@@ -32,11 +34,12 @@ void Prefetcher::add(const std::shared_ptr<const CachedSource>& source,
                      std::shared_ptr<BootRecord> record) {
   if (config_.what == PrefetchWhat::kNothing || source->size() == 0) return;
   const CacheObject& object = source->object();
-  Work work{.source = source, .runs = {}};
+  std::deque<BlockRun> runs;
   if (config_.what == PrefetchWhat::kBoot) {
-    work.runs = load(object);
+    const std::vector<BlockRun> remembered = load(object);
+    runs.assign(remembered.begin(), remembered.end());
   } else if (object.facts().size <= cache_.directory().limit()) {
-    work.runs = {{.first = 0, .count = object.blocks()}};
+    runs = {{.first = 0, .count = object.blocks()}};
   } else {
     cache_.log().warn(fmt::format(
         "{}: is not fetched as a whole: its {} bytes are more than the cache's {} (--cache-size)",
@@ -44,7 +47,9 @@ void Prefetcher::add(const std::shared_ptr<const CachedSource>& source,
   }
   const std::lock_guard lock(mutex_);
   if (record) recordings_.push_back({.object = object, .record = std::move(record)});
-  if (!work.runs.empty()) queue_.push_back(std::move(work));
+  if (!runs.empty()) {
+    queue_.push_back(std::make_shared<Work>(Work{.source = source, .runs = std::move(runs)}));
+  }
   wake_.notify_all();
 }
 
@@ -53,9 +58,19 @@ void Prefetcher::start() {
   {
     const std::lock_guard lock(mutex_);
     for (Recording& recording : recordings_) recording.record->begin();
+    running_ = kParallel + 1;
   }
-  threads_.emplace_back([this] { keep_records(); });
-  for (size_t i = 0; i < kParallel; ++i) threads_.emplace_back([this] { fetch_all(); });
+  threads_.emplace_back([this] { run(&Prefetcher::keep_records); });
+  for (size_t i = 0; i < kParallel; ++i) {
+    threads_.emplace_back([this] { run(&Prefetcher::fetch_all); });
+  }
+}
+
+void Prefetcher::run(void (Prefetcher::*loop)()) {
+  (this->*loop)();
+  const std::lock_guard lock(mutex_);
+  --running_;
+  ended_.notify_all();
 }
 
 void Prefetcher::keep_records() {
@@ -63,69 +78,100 @@ void Prefetcher::keep_records() {
   while (!ending_) {
     for (Recording& recording : recordings_) recording.record->begin();
     save_records(lock, false);
-    (void)wake_.wait_for(lock, kTick, [&] { return ending_; });
+    (void)wake_.wait_for(lock, kTick, [&] { return ending_.load(); });
   }
   save_records(lock, true);
 }
 
 void Prefetcher::fetch_all() {
   std::unique_lock lock(mutex_);
-  while (has_turn(lock)) {
-    const Piece piece = take_piece();
-    const uint64_t bytes = piece.run.count * kCacheBlock;
+  while (const std::optional<Piece> piece = next_piece(lock)) {
+    const uint64_t bytes = piece->run.count * kCacheBlock;
     due_ = std::max(due_, Clock::now()) + time_for(bytes);
     lock.unlock();
-    const auto fetched = without_exceptions([&] { return fetch(piece); });
+    const Fetched fetched = fetch(*piece);
     lock.lock();
-    if (fetched) {
-      due_ -= time_for(bytes - std::min(bytes, *fetched));
-    } else {
-      queue_.push_front({.source = piece.source, .runs = {piece.run}});
-      due_ = std::max(due_, Clock::now() + kRemoteAway);
-    }
+    due_ -= time_for(bytes - std::min(bytes, fetched.bytes));
+    note(*piece, fetched);
   }
 }
 
-// Waits until there is something to fetch, and it may be. False: no more.
-bool Prefetcher::has_turn(std::unique_lock<std::mutex>& lock) {
+// Waits until there is something to fetch, and it may be. None: no more.
+std::optional<Prefetcher::Piece> Prefetcher::next_piece(std::unique_lock<std::mutex>& lock) {
   while (!ending_) {
-    if (queue_.empty()) {
-      wake_.wait(lock);
-    } else if (Clock::now() < due_) {
-      wake_.wait_until(lock, due_);
+    const Clock::time_point now = Clock::now();
+    std::optional<Clock::time_point> next;  // when there is something to do
+    for (size_t i = 0; i < queue_.size(); ++i) {
+      const Work& work = *queue_[i];
+      if (work.fails && work.under_way > 0) continue;
+      const Clock::time_point at = std::max(due_, work.not_before);
+      if (at <= now) return take_piece(i);
+      next = next ? std::min(*next, at) : at;
+    }
+    if (next) {
+      wake_.wait_until(lock, *next);
     } else {
-      return true;
+      wake_.wait(lock);
     }
   }
-  return false;
+  return std::nullopt;
 }
 
-// Of the image whose turn it is; the others have theirs behind it.
-Prefetcher::Piece Prefetcher::take_piece() {
-  Work work = std::move(queue_.front());
-  queue_.pop_front();
-  BlockRun& run = work.runs.front();
+// Of the image whose turn it is; the others have theirs before it comes again.
+Prefetcher::Piece Prefetcher::take_piece(size_t place) {
+  std::shared_ptr<Work> work = std::move(queue_[place]);
+  queue_.erase(queue_.begin() + static_cast<ptrdiff_t>(place));
+  BlockRun& run = work->runs.front();
   constexpr uint64_t kMost = CachedSource::kMostBlocks;
-  Piece piece{.source = work.source,
+  Piece piece{.work = work,
               .run = {.first = run.first, .count = std::min(run.count, kMost - run.first % kMost)}};
   run.first += piece.run.count;
   run.count -= piece.run.count;
-  if (run.count == 0) work.runs.erase(work.runs.begin());
-  if (!work.runs.empty() && !work.source.expired()) queue_.push_back(std::move(work));
+  if (run.count == 0) work->runs.pop_front();
+  ++work->under_way;
+  if (!work->runs.empty()) queue_.push_back(std::move(work));
   return piece;
 }
 
+Prefetcher::Fetched Prefetcher::fetch(const Piece& piece) const {
+  const auto source = piece.work->source.lock();
+  if (!source) return {.outcome = Outcome::kUseless};
+  const auto bytes = without_exceptions([&] { return fetch_from(*source, piece.run); });
+  if (bytes) return {.outcome = Outcome::kFetched, .bytes = *bytes};
+  if (source->check_unchanged()) return {.outcome = Outcome::kFailed};
+  cache_.log().warn(fmt::format("no more of an image is fetched before it is read: {}",
+                                bytes.error().to_string()));
+  return {.outcome = Outcome::kUseless};
+}
+
 // The bytes that had to be fetched.
-Result<uint64_t> Prefetcher::fetch(const Piece& piece) {
+Result<uint64_t> Prefetcher::fetch_from(const CachedSource& source, const BlockRun& run) const {
   uint64_t bytes = 0;
-  const auto source = piece.source.lock();
-  const uint64_t end = piece.run.first + piece.run.count;
-  for (uint64_t block = piece.run.first; source && block < end;) {
-    const auto fetched = TRY(source->fetch(block, end - block));
+  const uint64_t end = run.first + run.count;
+  for (uint64_t block = run.first; block < end && !ending_;) {
+    const auto fetched = TRY(source.fetch(block, end - block));
     block = fetched.next;
     bytes += fetched.bytes;
   }
   return bytes;
+}
+
+// What came of a piece. Under the mutex.
+void Prefetcher::note(const Piece& piece, const Fetched& fetched) {
+  Work& work = *piece.work;
+  --work.under_way;
+  const bool waited_for = work.fails;
+  work.fails = fetched.outcome == Outcome::kFailed;
+  if (fetched.outcome == Outcome::kUseless) {
+    work.runs.clear();
+    std::erase(queue_, piece.work);
+  } else if (work.fails) {
+    // Behind what was not tried yet.
+    if (work.runs.empty()) queue_.push_back(piece.work);
+    work.runs.push_back(piece.run);
+    work.not_before = Clock::now() + config_.pause;
+  }
+  if (waited_for || work.fails) wake_.notify_all();
 }
 
 Prefetcher::Clock::duration Prefetcher::time_for(uint64_t bytes) const {

@@ -2,12 +2,14 @@
 // of them, or what was read of them first when they were served last.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -25,6 +27,8 @@ class Prefetcher {
   struct Config {
     PrefetchWhat what = PrefetchWhat::kNothing;
     uint64_t rate = 32ull << 20;  // bytes a second, of all images together
+    // Before a source that failed is asked again, for one piece at a time; the others go on.
+    std::chrono::milliseconds pause{10'000};
   };
   // `cache` outlives it.
   Prefetcher(const Config& config, DiskCache& cache) : config_(config), cache_(cache) {}
@@ -39,14 +43,21 @@ class Prefetcher {
   // Starts the threads, if there is something to do. REQUIRES: not called before.
   void start();
 
+  using Clock = std::chrono::steady_clock;
+  // Begins no more requests; keeps the records that are not over. False when the threads have not
+  // ended at `until`: the destructor would wait for requests.
+  bool end(Clock::time_point until);
+
   // Requests under way: servers are far, and one after the other would mostly wait.
   static constexpr size_t kParallel = 8;
 
  private:
-  using Clock = std::chrono::steady_clock;
   struct Work {
     std::weak_ptr<const CachedSource> source;
-    std::vector<BlockRun> runs;  // that are still to be fetched
+    std::deque<BlockRun> runs;  // that are still to be fetched
+    unsigned under_way = 0;     // requests
+    bool fails = false;         // the last one did
+    Clock::time_point not_before{};
   };
   struct Recording {
     CacheObject object;
@@ -54,14 +65,22 @@ class Prefetcher {
   };
   // What one request brings.
   struct Piece {
-    std::weak_ptr<const CachedSource> source;
+    std::shared_ptr<Work> work;
     BlockRun run;
   };
+  enum class Outcome : uint8_t { kFetched, kFailed, kUseless };
+  struct Fetched {
+    Outcome outcome = Outcome::kFetched;
+    uint64_t bytes = 0;
+  };
+  void run(void (Prefetcher::*loop)());
   void keep_records();
   void fetch_all();
-  bool has_turn(std::unique_lock<std::mutex>& lock);
-  Piece take_piece();
-  static Result<uint64_t> fetch(const Piece& piece);
+  std::optional<Piece> next_piece(std::unique_lock<std::mutex>& lock);
+  Piece take_piece(size_t place);
+  Fetched fetch(const Piece& piece) const;
+  Result<uint64_t> fetch_from(const CachedSource& source, const BlockRun& run) const;
+  void note(const Piece& piece, const Fetched& fetched);
   Clock::duration time_for(uint64_t bytes) const;
   void save_records(std::unique_lock<std::mutex>& lock, bool all);
   std::vector<BlockRun> load(const CacheObject& object) const;
@@ -70,10 +89,12 @@ class Prefetcher {
   DiskCache& cache_;
   std::mutex mutex_;  // of what follows
   std::condition_variable wake_;
-  std::deque<Work> queue_;
+  std::condition_variable ended_;
+  std::deque<std::shared_ptr<Work>> queue_;  // those with runs
+  size_t running_ = 0;                       // threads
   std::vector<Recording> recordings_;
-  Clock::time_point due_;  // of the next request
-  bool ending_ = false;
+  Clock::time_point due_;             // of the next request
+  std::atomic<bool> ending_ = false;  // set under the mutex
   std::vector<std::thread> threads_;  // not under the mutex
 };
 

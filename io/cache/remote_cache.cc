@@ -61,4 +61,10 @@ void RemoteCache::start() {
   prefetcher_.start();
 }
 
+bool RemoteCache::end(std::chrono::milliseconds limit) {
+  const auto until = std::chrono::steady_clock::now() + limit;
+  const bool background = background_.end(until);
+  return prefetcher_.end(until) && background;
+}
+
 }  // namespace underlay

@@ -2,6 +2,7 @@
 // fetch ahead, and what is fetched before anybody asks for it.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -34,6 +35,10 @@ class RemoteCache {
 
   // Starts the threads, once the process may have any. Until then nothing is fetched ahead.
   void start();
+
+  // Fetches no more ahead, and keeps what is to be remembered. False when a request is still under
+  // way after `limit`: the destructor would wait for it. Thread-safe.
+  bool end(std::chrono::milliseconds limit);
 
   DiskCache& disk() { return *disk_; }
 

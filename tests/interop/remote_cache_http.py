@@ -271,6 +271,25 @@ def rule_all_of_an_image_becomes_local_and_its_server_may_go(lab):
         lab.check_copy(server.named_uri("raw"), image.contents)
 
 
+def rule_a_server_ends_though_what_it_fetches_ahead_never_comes(lab):
+    def answer(request):
+        if request.headers["Range"] == OPENING:
+            request.reply(content)
+        else:
+            request.handler.server.asked.set()
+            faulty.over.wait(60)
+    content = random.Random(1).randbytes(MIB)
+    with http_servers.faulty(answer) as faulty:
+        faulty.server.asked = threading.Event()
+        with lab.serve_remote(faulty.url, "--prefetch=all") as server:
+            check(faulty.server.asked.wait(30), "nothing is fetched ahead")
+            begun = time.monotonic()
+            server.terminate()
+            expect(server.process.wait(60), 0, server.stderr())
+            took = time.monotonic() - begun
+            check(took < 15, f"the server took {took:.1f} seconds to end")
+
+
 def rule_what_was_read_first_of_a_web_server_is_fetched_again(lab):
     with http_servers.nginx(lab.folder) as web:
         image = Image(web)

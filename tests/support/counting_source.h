@@ -36,11 +36,16 @@ class CountingSource final : public Source {
     return memory_.read_at(offset, out);
   }
 
+  Result<void> check_unchanged() const override {
+    if (changed) return in_file(fail(ErrorKind::kIo, "changed"), name());
+    return {};
+  }
   std::string lasting_name() const override { return lasting.value_or(name()); }
 
   std::optional<std::string> lasting;  // lasting_name(), unless it is the name
   std::function<void()> before_read;   // on the reading thread
   std::atomic<bool> fails = false;
+  std::atomic<bool> changed = false;
 
   uint64_t requests() const { return requests_; }
   uint64_t bytes() const { return bytes_; }

@@ -1,7 +1,9 @@
 #include "io/cache/cached_source.h"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
 
+#include <latch>
 #include <random>
 #include <thread>
 
@@ -151,6 +153,76 @@ TEST_CASE("cached source: a failure of the remote is an error, for all who wait,
   const auto beyond = process.source->read_at(kSize - 5, out);
   REQUIRE(!beyond);
   CHECK(beyond.error().kind == ErrorKind::kTruncated);
+}
+
+TEST_CASE(
+    "cached source: a failure is met once by all who wait for it, not by one after the other") {
+  const TempFolder folder;
+  const auto remote = std::make_shared<CountingSource>(pattern(kSize, 5));
+  constexpr int kReaders = 6;
+  std::latch together(kReaders);
+  remote->before_read = [] { std::this_thread::sleep_for(std::chrono::milliseconds(300)); };
+  Process process(folder, remote);
+  remote->fails = true;
+  std::vector<std::thread> threads;
+  std::atomic<int> failed = 0;
+  for (int i = 0; i < kReaders; ++i) {
+    threads.emplace_back([&] {
+      Bytes out(1000);
+      together.arrive_and_wait();
+      if (!process.source->read_at(0, out)) ++failed;
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(failed == kReaders);
+  CHECK(remote->requests() < kReaders - 2);  // one, but for a reader that came late
+}
+
+TEST_CASE("cached source: what fails at one address may go well at another") {
+  const TempFolder folder;
+  const Bytes content = pattern(kSize, 5);
+  const auto expired = std::make_shared<CountingSource>(content);
+  const auto renewed = std::make_shared<CountingSource>(content);
+  Process process(folder, expired);
+  const auto other = process.open(renewed);
+  expired->fails = true;
+  std::latch flies(1);
+  std::thread reader;
+  expired->before_read = [&] {
+    if (reader.joinable()) return;
+    reader = std::thread([&] {
+      flies.count_down();
+      CHECK(reads_right(*other, content, 0, 1000));
+    });
+    flies.wait();
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  };
+  Bytes out(1000);
+  CHECK_FALSE(process.source->read_at(0, out));
+  reader.join();
+}
+
+TEST_CASE("cached source: who waits for bytes does not wait until they are kept") {
+  const TempFolder folder;
+  const Bytes content = pattern(kSize, 5);
+  const auto remote = std::make_shared<CountingSource>(content);
+  Process process(folder, remote);
+  // Nobody can take room: the store waits for that.
+  const UniqueFd usage(::open(folder.path("cache/usage").c_str(), O_RDWR | O_CLOEXEC));
+  const FileLock held = FileLock::take(usage.get(), 0, 1, std::chrono::seconds(10));
+  REQUIRE(held.held());
+  std::latch flies(1);
+  remote->before_read = [&] { flies.count_down(); };
+  std::atomic<bool> stored = false;
+  std::thread first([&] {
+    CHECK(reads_right(*process.source, content, 0, 1000));
+    stored = true;
+  });
+  flies.wait();
+  CHECK(reads_right(*process.source, content, 0, 1000));
+  CHECK_FALSE(stored);
+  CHECK(remote->requests() == 1);
+  first.join();
 }
 
 TEST_CASE("cached source: a full disk, and a cache that is too small, cost requests alone") {

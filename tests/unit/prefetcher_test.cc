@@ -128,6 +128,68 @@ TEST_CASE("prefetch: several requests are under way at the same time") {
   CHECK(remote->most_reads_of_a_block() == 1);
 }
 
+// Prefetches all of several images.
+std::unique_ptr<RemoteCache> cache_of(const TempFolder& folder, std::chrono::milliseconds pause) {
+  auto opened =
+      RemoteCache::open({.disk = {.path = folder.path("cache"), .limit = 64ull << 20},
+                         .prefetch = {.what = PrefetchWhat::kAll, .rate = kFast, .pause = pause},
+                         .immutable = {}},
+                        log);
+  REQUIRE(opened);
+  return *std::move(opened);
+}
+
+TEST_CASE("prefetch: an image that fails leaves the others alone, and has its turn again") {
+  const TempFolder folder;
+  const auto bad = remote_image();
+  const auto good = std::make_shared<CountingSource>(pattern(kBlocks * kCacheBlock, 2), "good");
+  bad->fails = true;
+  {
+    const auto cache = cache_of(folder, std::chrono::hours(1));
+    const std::vector<std::shared_ptr<const Source>> sources{cache->wrap(bad), cache->wrap(good)};
+    cache->start();
+    CHECK(comes_true([&] { return good->bytes() == good->size(); }));
+    CHECK(bad->requests() <= Prefetcher::kParallel);
+  }
+  const auto cache = cache_of(folder, std::chrono::milliseconds(20));
+  const auto source = cache->wrap(bad);
+  const uint64_t before = bad->requests();
+  cache->start();
+  CHECK(comes_true([&] { return bad->requests() > before; }));
+  bad->fails = false;
+  CHECK(comes_true([&] { return bad->bytes() == bad->size(); }));
+  CHECK(bad->most_reads_of_a_block() == 1);
+}
+
+TEST_CASE("prefetch: an image that changed is fetched no more") {
+  const TempFolder folder;
+  const auto remote = remote_image();
+  remote->fails = true;
+  remote->changed = true;
+  const auto cache = cache_of(folder, std::chrono::milliseconds(1));
+  const auto source = cache->wrap(remote);
+  cache->start();
+  CHECK(comes_true([&] { return remote->requests() > 0; }));
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  CHECK(remote->requests() <= Prefetcher::kParallel);
+}
+
+TEST_CASE("remote cache: its end does not wait for a server that does not answer") {
+  const TempFolder folder;
+  const auto remote = remote_image();
+  std::latch answers(1);
+  remote->before_read = [&] { answers.wait(); };
+  const auto cache = cache_of(folder, std::chrono::hours(1));
+  const auto source = cache->wrap(remote);
+  cache->start();
+  CHECK(comes_true([&] { return remote->requests() > 0; }));
+  CHECK_FALSE(cache->end(std::chrono::milliseconds(20)));
+  const uint64_t requests = remote->requests();
+  answers.count_down();
+  CHECK(cache->end(std::chrono::seconds(60)));
+  CHECK(remote->requests() == requests);
+}
+
 TEST_CASE("prefetch: no faster than it is allowed to be, and reads do not wait for it") {
   const TempFolder folder;
   const auto remote = remote_image();
