@@ -238,6 +238,7 @@ void NbdConnection::notify(short events) {
 // From here on libnbd writes to nobody's buffer.
 void NbdConnection::lose(Error why) {
   handle_.reset();
+  is_lost_.store(true, std::memory_order_relaxed);
   lost_ = std::move(why);
   for (Request* const request : waiting_) request->wake.notify_one();
   (void)::eventfd_write(wake_.get(), 1);

@@ -70,6 +70,8 @@ class NbdConnection {
 
   // Requests that wait for their answer.
   int in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
+  // Do all further requests fail?
+  bool is_lost() const { return is_lost_.load(std::memory_order_relaxed); }
 
  private:
   struct Request;
@@ -88,6 +90,7 @@ class NbdConnection {
   NbdExport facts_;
   UniqueFd wake_;  // eventfd: the thread in poll() is to look again
   std::atomic<int> in_flight_ = 0;
+  std::atomic<bool> is_lost_ = false;
 
   std::mutex mutex_;               // of everything below, and of all calls of libnbd
   LibnbdHandle handle_;            // null once the connection is lost

@@ -4,6 +4,7 @@
 #include <list>
 #include <mutex>
 #include <optional>
+#include <utility>
 #include <vector>
 
 namespace underlay {
@@ -120,12 +121,13 @@ class NbdSource final : public Source {
     return part;
   }
 
-  // The least busy one; a further one when all are busy and the server takes it.
+  // The least busy one; a further one when all are busy and the server takes it. One that is lost,
+  // which nothing keeps busy, only when all are.
   std::shared_ptr<NbdConnection> connection() const {
     std::unique_lock lock(mutex_);
-    std::shared_ptr<NbdConnection> best = *std::min_element(
-        connections_.begin(), connections_.end(),
-        [](const auto& one, const auto& other) { return one->in_flight() < other->in_flight(); });
+    std::shared_ptr<NbdConnection> best = *std::ranges::min_element(
+        connections_, {},
+        [](const auto& one) { return std::pair(one->is_lost(), one->in_flight()); });
     if (best->in_flight() == 0 || connections_.size() >= most_ || connecting_) return best;
     connecting_ = true;
     lock.unlock();

@@ -39,7 +39,7 @@ def receive(connection, count):
     return data
 
 
-def greet(connection, size):
+def greet(connection, size, more_flags=0):
     """The server's part of the handshake, with structured replies and base:allocation as id 1."""
     connection.sendall(struct.pack(">QQH", nbd.NBDMAGIC, nbd.IHAVEOPT, 3))
     receive(connection, 4)
@@ -50,7 +50,7 @@ def greet(connection, size):
             connection.sendall(option_reply(option, nbd.REP_META_CONTEXT,
                                             struct.pack(">I", 1) + b"base:allocation"))
         elif option == nbd.OPT_GO:
-            flags = nbd.HAS_FLAGS | nbd.READ_ONLY
+            flags = nbd.HAS_FLAGS | nbd.READ_ONLY | more_flags
             connection.sendall(option_reply(option, nbd.REP_INFO,
                                             struct.pack(">HQH", nbd.INFO_EXPORT, size, flags)))
         elif option != nbd.OPT_STRUCTURED_REPLY:

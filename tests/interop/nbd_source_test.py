@@ -14,6 +14,7 @@ import time
 
 import harness
 import nbd_client as nbd
+import nbd_servers
 import tls_keys
 from nbd_servers import chunk, misbehaving, nbdkit
 
@@ -260,6 +261,24 @@ def rule_a_server_that_hangs_up_fails_the_reads(_):
     for answer in (hang_up, babble):
         with misbehaving(answer) as uri:
             refused(read(uri, threads=8), uri)
+
+
+def rule_a_lost_connection_is_not_used_while_others_live(_):
+    """Four connections, of which one hangs up: its read fails, and no other."""
+    def answer(connection, _kind, cookie, offset, length):
+        time.sleep(0.01)  # all are busy
+        if offset == MIB // 2:
+            return False
+        connection.sendall(chunk(nbd.CHUNK_DATA, cookie, struct.pack(">Q", offset) + bytes(length)))
+        return True
+
+    def greet(connection, size):
+        nbd_servers.greet(connection, size, nbd.CAN_MULTI_CONN)
+
+    with misbehaving(answer, handshake=greet) as uri:
+        status, out, errors = dump("failures", uri, ANSWER_MS, 4, 8 * KIB)
+        assert status == 0, errors
+        assert 1 <= int(out) <= 4, f"{int(out)} of 128 reads failed"
 
 
 def rule_block_status_that_makes_no_sense_means_data(_):

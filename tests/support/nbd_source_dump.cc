@@ -1,6 +1,8 @@
 // nbd-source-dump: an NBD export as io/nbd_source reads it, for tests.
 //   nbd-source-dump read URI ANSWER_MS THREADS UNIT
 // writes its bytes to standard output; the threads take turns with units of that many bytes.
+//   nbd-source-dump failures URI ANSWER_MS THREADS UNIT
+// prints how many of these reads failed.
 //   nbd-source-dump map URI ANSWER_MS STEP
 // prints the runs, "OFFSET LENGTH data|hole|reserved", asking for at most STEP bytes at a time.
 #include <fmt/format.h>
@@ -43,6 +45,23 @@ Result<std::vector<std::byte>> read_all(const Source& source, size_t threads, ui
   return content;
 }
 
+unsigned count_failures(const Source& source, size_t threads, uint64_t unit) {
+  std::atomic<unsigned> failures = 0;
+  std::atomic<uint64_t> next = 0;
+  const auto work = [&] {
+    std::vector<std::byte> out;
+    for (uint64_t at; (at = next.fetch_add(unit)) < source.size();) {
+      out.resize(std::min<uint64_t>(unit, source.size() - at));
+      if (!source.read_at(at, out)) ++failures;
+    }
+  };
+  {
+    std::vector<std::jthread> running;
+    for (size_t i = 0; i < threads; ++i) running.emplace_back(work);
+  }
+  return failures;
+}
+
 void print_runs(const Source& source, uint64_t step) {
   const auto kind = [](const SourceRun& run) {
     return !run.hole ? "data" : run.reserved ? "reserved" : "hole";
@@ -63,7 +82,13 @@ Result<void> run(const Words& words) {
     print_runs(*source, std::stoull(words.at(3)));
     return {};
   }
-  const auto content = TRY(read_all(*source, std::stoul(words.at(3)), std::stoull(words.at(4))));
+  const size_t threads = std::stoul(words.at(3));
+  const uint64_t unit = std::stoull(words.at(4));
+  if (words.at(0) == "failures") {
+    fmt::print("{}\n", count_failures(*source, threads, unit));
+    return {};
+  }
+  const auto content = TRY(read_all(*source, threads, unit));
   std::fwrite(content.data(), 1, content.size(), stdout);
   return {};
 }
