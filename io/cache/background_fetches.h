@@ -7,10 +7,9 @@
 #include <cstdint>
 #include <deque>
 #include <mutex>
-#include <thread>
-#include <vector>
 
 #include "io/cache/cached_source.h"
+#include "io/cache/ending_threads.h"
 
 namespace underlay {
 
@@ -38,10 +37,8 @@ class BackgroundFetches final : public AheadFetcher {
  private:
   struct Job {
     std::weak_ptr<const CachedSource> source;
-    uint64_t first = 0;  // blocks
-    uint64_t count = 0;
+    BlockRun run;
   };
-  void run(void (BackgroundFetches::*loop)());
   void work();
   void keep();
   Job next_piece();
@@ -49,12 +46,10 @@ class BackgroundFetches final : public AheadFetcher {
   DiskCache& cache_;
   std::mutex mutex_;  // of what follows
   std::condition_variable wake_;
-  std::condition_variable ended_;
-  unsigned running_ = 0;  // threads
   std::deque<Job> queue_;
   bool started_ = false;
   std::atomic<bool> ending_ = false;  // set under the mutex
-  std::vector<std::thread> threads_;  // not under the mutex
+  EndingThreads threads_;             // not under the mutex; ends before the rest
 };
 
 }  // namespace underlay

@@ -93,6 +93,25 @@ Result<CachedSource::Fetched> CachedSource::fetch(uint64_t first, uint64_t count
   return Fetched{.next = block + div_round_up(bytes->size(), kCacheBlock), .bytes = bytes->size()};
 }
 
+Result<uint64_t> CachedSource::fetch_run(BlockRun run, const std::atomic<bool>& ending) const {
+  uint64_t bytes = 0;
+  const uint64_t end = run.first + run.count;
+  for (uint64_t block = run.first; block < end && !ending;) {
+    const Fetched fetched = TRY(fetch(block, end - block));
+    block = fetched.next;
+    bytes += fetched.bytes;
+  }
+  return bytes;
+}
+
+BlockRun CachedSource::take_request(BlockRun& run) {
+  const BlockRun request{.first = run.first,
+                         .count = std::min(run.count, kMostBlocks - run.first % kMostBlocks)};
+  run.first += request.count;
+  run.count -= request.count;
+  return request;
+}
+
 size_t CachedSource::read_cached(uint64_t offset, MutableByteSpan out) const {
   if (!range_within(offset, out.size(), size())) return 0;
   size_t done = 0;

@@ -1,6 +1,7 @@
 // A remote source, read through the cache.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -67,6 +68,13 @@ class CachedSource final : public Source, public std::enable_shared_from_this<Ca
   };
   // REQUIRES: count > 0, first + count <= object().blocks().
   Result<Fetched> fetch(uint64_t first, uint64_t count) const;
+
+  // The same with as many requests as that takes, unless `ending` becomes true. The bytes that had
+  // to be fetched.
+  Result<uint64_t> fetch_run(BlockRun run, const std::atomic<bool>& ending) const;
+
+  // Takes off `run` what one request brings. REQUIRES: run.count > 0.
+  static BlockRun take_request(BlockRun& run);
 
   // What one request to the remote source brings at most.
   static constexpr unsigned kMostBlocks = 16;

@@ -9,16 +9,15 @@ constexpr std::chrono::seconds kTick{1};  // between looks at records
 
 }  // namespace
 
-Prefetcher::~Prefetcher() {
-  (void)end(Clock::now());
-  for (std::thread& thread : threads_) thread.join();
-}
+Prefetcher::~Prefetcher() { (void)end(Clock::now()); }
 
 bool Prefetcher::end(Clock::time_point until) {
-  std::unique_lock lock(mutex_);
-  ending_ = true;
+  {
+    const std::lock_guard lock(mutex_);
+    ending_ = true;
+  }
   wake_.notify_all();
-  return ended_.wait_until(lock, until, [&] { return running_ == 0; });
+  return threads_.wait(until);
 }
 
 std::shared_ptr<BootRecord> Prefetcher::new_record() const {
@@ -58,19 +57,9 @@ void Prefetcher::start() {
   {
     const std::lock_guard lock(mutex_);
     for (Recording& recording : recordings_) recording.record->begin();
-    running_ = kParallel + 1;
   }
-  threads_.emplace_back([this] { run(&Prefetcher::keep_records); });
-  for (size_t i = 0; i < kParallel; ++i) {
-    threads_.emplace_back([this] { run(&Prefetcher::fetch_all); });
-  }
-}
-
-void Prefetcher::run(void (Prefetcher::*loop)()) {
-  (this->*loop)();
-  const std::lock_guard lock(mutex_);
-  --running_;
-  ended_.notify_all();
+  threads_.add([this] { keep_records(); });
+  for (size_t i = 0; i < kParallel; ++i) threads_.add([this] { fetch_all(); });
 }
 
 void Prefetcher::keep_records() {
@@ -122,11 +111,7 @@ Prefetcher::Piece Prefetcher::take_piece(size_t place) {
   std::shared_ptr<Work> work = std::move(queue_[place]);
   queue_.erase(queue_.begin() + static_cast<ptrdiff_t>(place));
   BlockRun& run = work->runs.front();
-  constexpr uint64_t kMost = CachedSource::kMostBlocks;
-  Piece piece{.work = work,
-              .run = {.first = run.first, .count = std::min(run.count, kMost - run.first % kMost)}};
-  run.first += piece.run.count;
-  run.count -= piece.run.count;
+  Piece piece{.work = work, .run = CachedSource::take_request(run)};
   if (run.count == 0) work->runs.pop_front();
   ++work->under_way;
   if (!work->runs.empty()) queue_.push_back(std::move(work));
@@ -136,24 +121,12 @@ Prefetcher::Piece Prefetcher::take_piece(size_t place) {
 Prefetcher::Fetched Prefetcher::fetch(const Piece& piece) const {
   const auto source = piece.work->source.lock();
   if (!source) return {.outcome = Outcome::kUseless};
-  const auto bytes = without_exceptions([&] { return fetch_from(*source, piece.run); });
+  const auto bytes = without_exceptions([&] { return source->fetch_run(piece.run, ending_); });
   if (bytes) return {.outcome = Outcome::kFetched, .bytes = *bytes};
   if (source->check_unchanged()) return {.outcome = Outcome::kFailed};
   cache_.log().warn(fmt::format("no more of an image is fetched before it is read: {}",
                                 bytes.error().to_string()));
   return {.outcome = Outcome::kUseless};
-}
-
-// The bytes that had to be fetched.
-Result<uint64_t> Prefetcher::fetch_from(const CachedSource& source, const BlockRun& run) const {
-  uint64_t bytes = 0;
-  const uint64_t end = run.first + run.count;
-  for (uint64_t block = run.first; block < end && !ending_;) {
-    const auto fetched = TRY(source.fetch(block, end - block));
-    block = fetched.next;
-    bytes += fetched.bytes;
-  }
-  return bytes;
 }
 
 // What came of a piece. Under the mutex.

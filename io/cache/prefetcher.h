@@ -11,11 +11,11 @@
 #include <mutex>
 #include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "io/cache/boot_record.h"
 #include "io/cache/cached_source.h"
+#include "io/cache/ending_threads.h"
 
 namespace underlay {
 
@@ -73,13 +73,11 @@ class Prefetcher {
     Outcome outcome = Outcome::kFetched;
     uint64_t bytes = 0;
   };
-  void run(void (Prefetcher::*loop)());
   void keep_records();
   void fetch_all();
   std::optional<Piece> next_piece(std::unique_lock<std::mutex>& lock);
   Piece take_piece(size_t place);
   Fetched fetch(const Piece& piece) const;
-  Result<uint64_t> fetch_from(const CachedSource& source, const BlockRun& run) const;
   void note(const Piece& piece, const Fetched& fetched);
   Clock::duration time_for(uint64_t bytes) const;
   void save_records(std::unique_lock<std::mutex>& lock, bool all);
@@ -89,13 +87,11 @@ class Prefetcher {
   DiskCache& cache_;
   std::mutex mutex_;  // of what follows
   std::condition_variable wake_;
-  std::condition_variable ended_;
   std::deque<std::shared_ptr<Work>> queue_;  // those with runs
-  size_t running_ = 0;                       // threads
   std::vector<Recording> recordings_;
   Clock::time_point due_;             // of the next request
   std::atomic<bool> ending_ = false;  // set under the mutex
-  std::vector<std::thread> threads_;  // not under the mutex
+  EndingThreads threads_;             // not under the mutex; ends before the rest
 };
 
 }  // namespace underlay
