@@ -94,13 +94,28 @@ Result<std::unique_ptr<CacheDirectory>> CacheDirectory::open(const std::string& 
 }
 
 Result<CacheDirectory::Usage> CacheDirectory::lock_usage(std::chrono::milliseconds limit) {
-  Usage lock{.thread = std::unique_lock(mutex_, limit), .process = {}};
-  if (lock.thread.owns_lock()) lock.process = FileLock::take(usage_.get(), 0, 1, limit);
+  Usage lock;
+  {
+    std::unique_lock thread(mutex_);
+    if (given_back_.wait_for(thread, limit, [&] { return !is_taken_; })) {
+      is_taken_ = true;
+      lock.thread.reset(this);
+    }
+  }
+  if (lock.thread) lock.process = FileLock::take(usage_.get(), 0, 1, limit);
   if (lock.process.held()) return lock;
   return in_folder(fail(ErrorKind::kIo,
                         "somebody else holds the cache's lock (usage) for too "
                         "long, or the file system has no locks"),
                    path_);
+}
+
+void CacheDirectory::give_back_usage() {
+  {
+    const std::lock_guard lock(mutex_);
+    is_taken_ = false;
+  }
+  given_back_.notify_one();
 }
 
 // As two numbers, each the other's complement: a file that was never written, or torn, is not taken

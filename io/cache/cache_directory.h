@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -91,10 +92,16 @@ class CacheDirectory {
   };
   CacheDirectory(UniqueFd fd, std::string path, uint64_t limit);
   Result<std::vector<File>> files() const;
+  // The file "usage" is its owner's alone, of all threads and processes. FileLock does not keep
+  // threads apart; a std::timed_mutex would, but ThreadSanitizer does not know its calls.
+  struct GiveBack {
+    void operator()(CacheDirectory* directory) const { directory->give_back_usage(); }
+  };
   struct Usage {
-    std::unique_lock<std::timed_mutex> thread;
+    std::unique_ptr<CacheDirectory, GiveBack> thread;
     FileLock process;
   };
+  void give_back_usage();
   Result<uint64_t> evict_to(uint64_t bytes);
   Result<Usage> lock_usage(std::chrono::milliseconds limit);
   Result<uint64_t> read_usage() const;
@@ -103,8 +110,10 @@ class CacheDirectory {
   UniqueFd fd_;
   std::string path_;
   uint64_t limit_;
-  std::timed_mutex mutex_;  // FileLock does not keep threads apart
-  UniqueFd usage_;          // none: nothing may be written
+  std::mutex mutex_;
+  std::condition_variable given_back_;
+  bool is_taken_ = false;  // the file "usage", by a thread; under the mutex
+  UniqueFd usage_;         // none: nothing may be written
 };
 
 }  // namespace underlay
