@@ -8,9 +8,14 @@ Flights::Joined Flights::join(uint64_t object, uint64_t first, unsigned count, c
   std::unique_lock lock(mutex_);
   if (const auto other = flights_.find({object, first}); other != flights_.end()) {
     const std::shared_ptr<Flight> flight = other->second;
-    flight->decided_.wait(lock, [&] { return flight->is_decided_; });
+    const auto skip = static_cast<size_t>((first - flight->first_) * kCacheBlock);
+    // Of fewer blocks than all there are bytes: the others may be fetched once this is over.
+    flight->decided_.wait(lock, [&] {
+      return flight->is_over_ || flight->error_ ||
+             (flight->bytes_ && flight->bytes_->size() > skip);
+    });
     return {.bytes = flight->bytes_,
-            .skip = static_cast<size_t>((first - flight->first_) * kCacheBlock),
+            .skip = skip,
             .error = flight->from_ == from ? flight->error_ : std::nullopt};
   }
   auto flight = std::make_shared<Flight>();
@@ -27,7 +32,6 @@ Flights::Joined Flights::join(uint64_t object, uint64_t first, unsigned count, c
 void Flights::decide(Flight& flight, std::shared_ptr<const Buffer> bytes,
                      std::optional<Error> error) {
   const std::lock_guard lock(mutex_);
-  flight.is_decided_ = true;
   flight.bytes_ = std::move(bytes);
   flight.error_ = std::move(error);
   flight.decided_.notify_all();
@@ -36,7 +40,7 @@ void Flights::decide(Flight& flight, std::shared_ptr<const Buffer> bytes,
 void Flights::end(Flight& flight) {
   const std::lock_guard lock(mutex_);
   for (unsigned i = 0; i < flight.count_; ++i) flights_.erase({flight.object_, flight.first_ + i});
-  flight.is_decided_ = true;
+  flight.is_over_ = true;
   flight.decided_.notify_all();
 }
 

@@ -34,7 +34,7 @@ class Flights {
     uint64_t first_ = 0;
     unsigned count_ = 0;
     const void* from_ = nullptr;
-    bool is_decided_ = false;
+    bool is_over_ = false;
     std::shared_ptr<const Buffer> bytes_;
     std::optional<Error> error_;
     std::condition_variable decided_;
