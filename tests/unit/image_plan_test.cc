@@ -278,14 +278,23 @@ TEST_CASE("what a name says about the server") {
   CHECK_FALSE(is_nbd_uri("/images/nbd://host"));
 }
 
-TEST_CASE("what lies on a server must be served first") {
+TEST_CASE("an image on a server needs an address that lasts, and has no direct map") {
   ImageArguments arguments;
   arguments.image.location = "https://host/disk.qcow2?signature=secret";
-  const auto chosen = choose_image(Registry(), arguments);
-  REQUIRE_FALSE(chosen);
-  CHECK(chosen.error().kind == ErrorKind::kUsage);
-  CHECK(chosen.error().message.find("https://host/disk.qcow2: lies on a server") == 0);
-  CHECK(chosen.error().message.find("secret") == std::string::npos);
+  const auto signed_url = choose_image(Registry(), arguments);
+  REQUIRE_FALSE(signed_url);
+  CHECK(signed_url.error().kind == ErrorKind::kUsage);
+  CHECK(signed_url.error().file == "https://host/disk.qcow2");
+  CHECK(signed_url.error().to_string().find("secret") == std::string::npos);
+  arguments.image.location = "s3://bucket/disk.qcow2";
+  arguments.direct = DirectMode::kAlways;
+  CHECK(choose_image(Registry(), arguments).error().kind == ErrorKind::kUsage);
+  arguments.direct = DirectMode::kAuto;
+  arguments.image.parents = {"disk.qcow2=https://host/base?signature=secret"};
+  arguments.image.location = "/nonexistent/disk.qcow2";
+  const auto signed_parent = choose_image(Registry(), arguments);
+  REQUIRE_FALSE(signed_parent);
+  CHECK(signed_parent.error().to_string().find("secret") == std::string::npos);
 }
 
 // ---- what a child may answer that was taken over by an image
@@ -301,6 +310,21 @@ PlanMessage good_message() {
           .runs = {{.kind = Kind::kFile, .start = 0, .sectors = 4, .file = 1, .file_sector = 4},
                    {.kind = Kind::kZero, .start = 4, .sectors = 5},
                    {.kind = Kind::kServer, .start = 9, .sectors = 1}}};
+}
+
+TEST_CASE("a child's answer may name objects on servers, but sends none") {
+  PlanMessage message = good_message();
+  message.files.push_back(
+      {.path = "https://host/c", .size = 4096, .version = "https://host/c \"e\""});
+  const auto read = plan_message_of(to_bytes(message));
+  REQUIRE(read);
+  CHECK(*read == message);
+  message.files.back().path = "/c";
+  CHECK_FALSE(plan_message_of(to_bytes(message)));
+  message.files.back() = {.path = "https://host/c", .size = 4096};
+  CHECK_FALSE(plan_message_of(to_bytes(message)));
+  message.files.back().version = std::string(100'000, 'x');
+  CHECK_FALSE(plan_message_of(to_bytes(message)));
 }
 
 TEST_CASE("a message arrives as it was sent, and no part of it is a message") {
