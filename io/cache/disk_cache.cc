@@ -99,10 +99,10 @@ void DiskCache::retire(std::unordered_map<Key, Entry, KeyHash>::iterator entry) 
 void DiskCache::close_retired() {
   std::vector<std::shared_ptr<CacheGroup>> unused;  // closed without the mutex
   const std::lock_guard lock(groups_mutex_);
-  const auto used =
-      std::ranges::partition(retired_, [](const auto& group) { return group.use_count() > 1; });
-  unused.assign(std::make_move_iterator(used.begin()), std::make_move_iterator(used.end()));
-  retired_.erase(used.begin(), used.end());
+  const auto end_of_used = std::partition(retired_.begin(), retired_.end(),
+                                          [](const auto& group) { return group.use_count() > 1; });
+  unused.assign(std::make_move_iterator(end_of_used), std::make_move_iterator(retired_.end()));
+  retired_.erase(end_of_used, retired_.end());
 }
 
 bool DiskCache::read(const CacheObject& object, uint64_t block, size_t skip, MutableByteSpan out) {
