@@ -56,7 +56,9 @@ std::optional<Clock::time_point> parse_time(const std::string& text) {
   if (*rest == '.') rest += 1 + std::string_view(rest + 1).find_first_not_of("0123456789");
   const std::string_view zone(rest);
   if (zone != "Z" && zone != "+00:00") return std::nullopt;
-  return Clock::from_time_t(::timegm(&parts));
+  // The clock counts nanoseconds, to the year 2262: what lies beyond never ends.
+  constexpr std::time_t kLatest = 7'258'118'400;  // 2200-01-01
+  return Clock::from_time_t(std::clamp<std::time_t>(::timegm(&parts), 0, kLatest));
 }
 
 // A member that is a string; "" when there is none.

@@ -58,6 +58,19 @@ TEST_CASE("aws credentials: what a process must not answer") {
                                   R"("Expiration":"2026-01-31T12:00:00.123Z"})"));
 }
 
+TEST_CASE("aws credentials: times that the clock cannot count are the first and the last") {
+  const auto expires = [](const char* time) {
+    const auto keys = parse_process_credentials(
+        fmt::format(R"({{"Version": 1, "AccessKeyId": "k", "SecretAccessKey": "s",)"
+                    R"( "Expiration": "{}"}})",
+                    time));
+    REQUIRE(keys);
+    return std::chrono::system_clock::to_time_t(*keys->expires);
+  };
+  CHECK(expires("1013-01-31T12:00:00Z") == 0);
+  CHECK(expires("9999-12-31T23:59:59Z") == 7'258'118'400);
+}
+
 TEST_CASE("aws credentials: they are renewed before they end") {
   const auto now = std::chrono::system_clock::now();
   CHECK(renewal_time(now, now + 1h) == now + 55min);
