@@ -208,3 +208,13 @@ def serve(args, *, env=None, program=None):
             yield server
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_rules(names, wanted):
+    """Calls each rule_... of `names` ({name: function}, a module's), or those that are `wanted`, with a
+    folder of its own."""
+    rules = {name: rule for name, rule in names.items() if name.startswith("rule_")}
+    for name in wanted or list(rules):
+        print(name, flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            rules[name](folder)

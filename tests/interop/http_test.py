@@ -10,7 +10,6 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import threading
 
 import harness
@@ -554,12 +553,7 @@ def rule_members_of_archives_are_found(folder):
 def main():
     global NBD, IMG, DUMP
     NBD, IMG, DUMP = sys.argv[1:4]
-    for name, rule in list(globals().items()):
-        if not name.startswith("rule_") or (sys.argv[4:] and name not in sys.argv[4:]):
-            continue
-        print(name, flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            rule(folder)
+    harness.run_rules(globals(), sys.argv[4:])
 
 
 main()

@@ -10,7 +10,6 @@ import random
 import re
 import subprocess
 import sys
-import tempfile
 import threading
 import urllib.parse
 
@@ -362,12 +361,7 @@ def rule_a_real_store_takes_objects(folder):
 def main():
     global PUT, DUMP, IMG
     PUT, DUMP, IMG = sys.argv[1:4]
-    for name, rule in list(globals().items()):
-        if not name.startswith("rule_") or (sys.argv[4:] and name not in sys.argv[4:]):
-            continue
-        print(name, flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            rule(folder)
+    harness.run_rules(globals(), sys.argv[4:])
 
 
 main()

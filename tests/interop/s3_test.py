@@ -9,7 +9,6 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
 
 import harness
@@ -309,12 +308,7 @@ def rule_a_real_store_serves_images(folder):
 def main():
     global NBD, IMG, DUMP
     NBD, IMG, DUMP = sys.argv[1:4]
-    for name, rule in list(globals().items()):
-        if not name.startswith("rule_") or (sys.argv[4:] and name not in sys.argv[4:]):
-            continue
-        print(name, flush=True)
-        with tempfile.TemporaryDirectory() as folder:
-            rule(folder)
+    harness.run_rules(globals(), sys.argv[4:])
 
 
 main()

@@ -8,44 +8,19 @@
 // is given up after a quarter of it without a byte.
 #include <fmt/format.h>
 
-#include <atomic>
 #include <cstdio>
 #include <exception>
 #include <iostream>
-#include <mutex>
-#include <optional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "io/http/http_source.h"
+#include "tests/support/read_all.h"
 
 namespace underlay {
 namespace {
 
 using Words = std::vector<std::string>;
-
-Result<std::vector<std::byte>> read_all(const Source& source, size_t threads, uint64_t unit) {
-  std::vector<std::byte> content(source.size());
-  std::mutex mutex;
-  std::optional<Error> failure;
-  std::atomic<uint64_t> next = 0;
-  const auto work = [&] {
-    for (uint64_t at; (at = next.fetch_add(unit)) < content.size();) {
-      const size_t length = std::min<uint64_t>(unit, content.size() - at);
-      auto done = source.read_at(at, MutableByteSpan(content).subspan(at, length));
-      const std::lock_guard lock(mutex);
-      if (!done && !failure) failure = std::move(done).error();
-      if (failure) return;
-    }
-  };
-  {
-    std::vector<std::jthread> running;
-    for (size_t i = 0; i < threads; ++i) running.emplace_back(work);
-  }
-  if (failure) return Failure(*failure);
-  return content;
-}
 
 void read_when_asked(const Source& source, uint64_t offset, size_t length) {
   fmt::print(stderr, "opened\n");
@@ -72,7 +47,8 @@ Result<void> run(const Words& words) {
     read_when_asked(*source, std::stoull(words.at(3)), std::stoull(words.at(4)));
     return {};
   }
-  const auto content = TRY(read_all(*source, std::stoul(words.at(3)), std::stoull(words.at(4))));
+  const auto content =
+      TRY(test::read_all(*source, std::stoul(words.at(3)), std::stoull(words.at(4))));
   if (!content.empty()) std::fwrite(content.data(), 1, content.size(), stdout);
   return {};
 }

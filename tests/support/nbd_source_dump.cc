@@ -10,40 +10,17 @@
 #include <atomic>
 #include <cstdio>
 #include <exception>
-#include <mutex>
-#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "io/nbd_source.h"
+#include "tests/support/read_all.h"
 
 namespace underlay {
 namespace {
 
 using Words = std::vector<std::string>;
-
-Result<std::vector<std::byte>> read_all(const Source& source, size_t threads, uint64_t unit) {
-  std::vector<std::byte> content(source.size());
-  std::mutex mutex;
-  std::optional<Error> failure;
-  std::atomic<uint64_t> next = 0;
-  const auto work = [&] {
-    for (uint64_t at; (at = next.fetch_add(unit)) < content.size();) {
-      const size_t length = std::min<uint64_t>(unit, content.size() - at);
-      auto done = source.read_at(at, MutableByteSpan(content).subspan(at, length));
-      const std::lock_guard lock(mutex);
-      if (!done && !failure) failure = std::move(done).error();
-      if (failure) return;
-    }
-  };
-  {
-    std::vector<std::jthread> running;
-    for (size_t i = 0; i < threads; ++i) running.emplace_back(work);
-  }
-  if (failure) return Failure(*failure);
-  return content;
-}
 
 unsigned count_failures(const Source& source, size_t threads, uint64_t unit) {
   std::atomic<unsigned> failures = 0;
@@ -88,7 +65,7 @@ Result<void> run(const Words& words) {
     fmt::print("{}\n", count_failures(*source, threads, unit));
     return {};
   }
-  const auto content = TRY(read_all(*source, threads, unit));
+  const auto content = TRY(test::read_all(*source, threads, unit));
   std::fwrite(content.data(), 1, content.size(), stdout);
   return {};
 }
