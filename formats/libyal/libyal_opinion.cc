@@ -1,6 +1,7 @@
 #include "formats/libyal/libyal_opinion.h"
 
 #include <algorithm>
+#include <iterator>
 
 #include "formats/disk.h"
 #include "formats/format_table.h"
@@ -15,10 +16,24 @@ constexpr uint64_t kUnit = 64 << 10;
 
 using Ask = Result<SecondOpinion> (*)(const std::shared_ptr<const Disk>&);
 
+// What the library is asked for at a time, within kUnit. libqcow gives a parent's bytes for all of
+// a read that begins where the image has none, also where it has its own further on
+// (libyal/libqcow#20): a read stays within one cluster of each image of the chain.
+uint64_t piece_of(const std::vector<Layer>& layers) {
+  uint64_t piece = kUnit;
+  if (layers.size() == 1) return piece;
+  for (const Layer& layer : layers) {
+    if (const uint64_t cluster = layer.reader->cluster_size(); cluster > 0) {
+      piece = std::min(piece, cluster);
+    }
+  }
+  return piece;
+}
+
 class OpinionReader final : public Reader {
  public:
   OpinionReader(std::shared_ptr<const Disk> own, std::unique_ptr<LibraryFile> file)
-      : own_(std::move(own)), file_(std::move(file)) {}
+      : own_(std::move(own)), file_(std::move(file)), piece_(piece_of(own_->layers())) {}
 
   uint64_t size() const override { return file_->size(); }
   uint64_t cluster_size() const override { return kUnit; }
@@ -39,7 +54,11 @@ class OpinionReader final : public Reader {
   Result<void> load_cluster(const Extent& extent, MutableByteSpan out) const override {
     const uint64_t end = std::min(extent.cluster_start + out.size(), own_->size());
     for (uint64_t at = extent.cluster_start; at < end;) at += TRY(check(at, end - at));
-    return file_->read_at(extent.cluster_start, out);
+    for (uint64_t done = 0; done < out.size(); done += piece_) {
+      const auto length = static_cast<size_t>(std::min<uint64_t>(piece_, out.size() - done));
+      TRY(file_->read_at(extent.cluster_start + done, out.subspan(done, length)));
+    }
+    return {};
   }
 
  private:
@@ -54,8 +73,23 @@ class OpinionReader final : public Reader {
                           offset, file_->library().name),
                      own_->layers()[extent.depth - 1u].path);
     }
+    if (extent.kind == Extent::Kind::kZero && extent.depth == 0) TRY(check_in_parents(offset));
     if (extent.is_loaded()) TRY(own_->unpacked(extent));
     return extent.length;
+  }
+
+  // Past the end of a parent, libqcow asks that one again and again, for ever, and libvmdk fails.
+  Result<void> check_in_parents(uint64_t offset) const {
+    const std::vector<Layer>& layers = own_->layers();
+    for (auto parent = std::next(layers.begin()); parent != layers.end(); ++parent) {
+      if (offset < parent->reader->size()) continue;
+      return in_file(fail(ErrorKind::kUnsupported,
+                          "ends at {} bytes, and guest offset {}, which {} looks for in it, lies "
+                          "behind",
+                          parent->reader->size(), offset, file_->library().name),
+                     parent->path);
+    }
+    return {};
   }
 
   // libvhdi knows the zeros of the formats that it reads.
@@ -63,6 +97,7 @@ class OpinionReader final : public Reader {
 
   std::shared_ptr<const Disk> own_;
   std::unique_ptr<LibraryFile> file_;
+  uint64_t piece_;
 };
 
 // Of a vmdk. (Of an image that has extents in the descriptor's file and in others, or extents

@@ -246,6 +246,32 @@ def rule_chains_are_read_with_their_parents(lab):
     lab.says(mismatch(MIB), *words, top, base)
 
 
+def chain(lab, form, parent_size, size, *options):
+    """A disk over a parent with data, base.FORM."""
+    data = sample(parent_size)
+    base = lab.convert(lab.raw(f"{form}.raw", [(0, data)], len(data)), f"base.{form}", form=form)
+    top = lab.path(f"top.{form}")
+    run("qemu-img", "create", "-f", form, "-F", form, "-b", os.path.basename(base), *options, top,
+        size)
+    return top
+
+
+def rule_a_library_is_not_asked_for_what_lies_behind_a_parents_end(lab):
+    # libqcow would look for it for ever.
+    for form, library in (("qcow2", "libqcow"), ("vmdk", "libvmdk")):
+        status, out, errors = lab.ours("--second-opinion", chain(lab, form, MIB, 2 * MIB))
+        assert status == 2 and not out and errors.count("\n") == 1, (status, out, errors)
+        assert f"base.{form}: ends at {MIB} bytes, and guest offset {MIB}, which {library} " in errors, \
+            errors
+
+
+def rule_a_library_reads_a_chain_of_small_clusters_as_it_is(lab):
+    # libqcow would take what follows a cluster of the parent from the parent, too.
+    top = chain(lab, "qcow2", MIB, MIB, "-o", "cluster_size=4k")
+    run("qemu-io", "-f", "qcow2", "-c", "write -P 7 8k 4k", "-c", "write -P 9 100k 20k", top)
+    assert lab.ours("--second-opinion", top) == (0, f"{top}: libqcow reads the same.\n", "")
+
+
 def rule_image_opts_name_both_images(lab):
     data = sample(MIB)
     raw = lab.raw("disk.raw", [(0, data)], len(data))
