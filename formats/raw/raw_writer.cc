@@ -10,7 +10,9 @@ constexpr uint64_t kNoLimit = ~uint64_t{0};
 class RawWriter final : public ImageWriter {
  public:
   RawWriter(const DiskToWrite& disk, Sink& sink)
-      : size_(disk.size), blocks_(disk.zero_block), sink_(sink) {}
+      : size_(disk.size), blocks_(disk.zero_block), sink_(sink) {
+    sink_.set_size(size_);
+  }
 
   bool is_sequential() const override { return true; }
   uint64_t unit() const override { return blocks_.unit(); }

@@ -137,16 +137,20 @@ class VhdWriter : public ImageWriter {
 class FixedVhdWriter final : public VhdWriter {
  public:
   FixedVhdWriter(const DiskToWrite& disk, const Shape& shape, Sink& sink)
-      : VhdWriter(disk, shape, vhd::kTypeFixed, sink) {}
+      : VhdWriter(disk, shape, vhd::kTypeFixed, sink) {
+    sink_.set_size(file_size());
+  }
 
   bool is_sequential() const override { return true; }
 
   Result<void> finish() override {
     TRY(sink_.write(shape_.size, footer()));
-    return sink_.finish(shape_.size + vhd::kFooterBytes);
+    return sink_.finish(file_size());
   }
 
  private:
+  uint64_t file_size() const { return shape_.size + vhd::kFooterBytes; }
+
   Result<void> store(uint64_t offset, ByteSpan bytes) override {
     return sink_.write(offset, bytes);
   }

@@ -17,6 +17,9 @@ class Sink {
   // Can only take bytes behind those that it has (a pipe, an upload), or any?
   virtual bool is_sequential() const = 0;
 
+  // The size that finish() will be given, when it is known before the first write().
+  virtual void set_size(uint64_t) {}
+
   // Writes all of `bytes` at `offset`, or fails. May block. Of a sequential sink: `offset` is not
   // before the end of what was written; what is left out becomes zeros.
   virtual Result<void> write(uint64_t offset, ByteSpan bytes) = 0;

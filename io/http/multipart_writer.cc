@@ -42,6 +42,8 @@ class MultipartWriter final : public ObjectWriter {
     if (!finished_ && !upload_.empty()) abort();
   }
 
+  void set_size(uint64_t) override {}
+
   Result<void> append(ByteSpan bytes) override {
     while (!bytes.empty()) {
       const size_t count = std::min<size_t>(bytes.size(), part_size_ - part_.size());
@@ -60,6 +62,10 @@ class MultipartWriter final : public ObjectWriter {
     }
     finished_ = true;
     return {};
+  }
+
+  std::optional<std::chrono::milliseconds> retry_after(unsigned) const override {
+    return std::nullopt;
   }
 
  private:

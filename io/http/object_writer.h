@@ -1,8 +1,10 @@
 // A new object on a server, written from its first byte to its last.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "io/bytes.h"
@@ -20,11 +22,19 @@ class ObjectWriter {
   ObjectWriter& operator=(const ObjectWriter&) = delete;
   virtual ~ObjectWriter() = default;
 
+  // How many bytes will be appended, when that is known first: some servers take nothing else
+  // (RFC 9110, 15.5.12). Before the first append().
+  virtual void set_size(uint64_t bytes) = 0;
+
   // Behind what was appended before. Blocks until the bytes are on their way, or copied.
   virtual Result<void> append(ByteSpan bytes) = 0;
 
   // Blocks until the server has all of it. Nothing may be appended any more.
   virtual Result<void> finish() = 0;
+
+  // After a failure: how long to wait until a new writer may write all of it again, `tries` of
+  // which have failed so. nullopt: that would not help, or was tried already.
+  virtual std::optional<std::chrono::milliseconds> retry_after(unsigned tries) const = 0;
 };
 
 struct WriteSettings {
@@ -35,9 +45,17 @@ struct WriteSettings {
   std::function<bool()> interrupted = [] { return false; };
 };
 
-// `name`: http:// or https://, by one PUT of unknown length (RFC 9112, 7.1), which is not tried
-// again; or s3://, by PUT or a multipart upload, whose parts are. Blocks.
+// `name`: http:// or https://, by one PUT, of unknown length (RFC 9112, 7.1) unless that is set; or
+// s3://, by PUT or a multipart upload, whose parts are tried again. Blocks.
 Result<std::unique_ptr<ObjectWriter>> create_object(const std::string& name,
                                                     WriteSettings settings);
+
+// Fills all of `out` with an object's bytes from `offset` on, any number of times.
+using ReadBytes = std::function<Result<void>(uint64_t offset, MutableByteSpan out)>;
+
+// Writes the object of `size` bytes that `read` gives. What a server cannot take now is sent again
+// from the start, as often as settings.limits say. Blocks.
+Result<void> send_object(const std::string& name, uint64_t size, const ReadBytes& read,
+                         const WriteSettings& settings);
 
 }  // namespace underlay

@@ -39,6 +39,11 @@ class PutWriter final : public ObjectWriter {
     return named(fail(ErrorKind::kIo, "libcurl: {}", curl_multi_strerror(added)));
   }
 
+  // Nothing has been sent yet.
+  void set_size(uint64_t bytes) override {
+    curl_options().set(easy_.get(), CURLOPT_INFILESIZE_LARGE, static_cast<curl_off_t>(bytes));
+  }
+
   Result<void> append(ByteSpan bytes) override {
     pending_ = bytes;
     return go_on([&] { return pending_.empty(); }, settings_.limits.stall);
@@ -51,6 +56,11 @@ class PutWriter final : public ObjectWriter {
     TRY(go_on([&] { return result_.has_value(); }, kAnswer));
     auto judged = judge();
     return judged ? judged : named(std::move(judged));
+  }
+
+  std::optional<std::chrono::milliseconds> retry_after(unsigned tries) const override {
+    if (!may_pass_) return std::nullopt;
+    return retry_delay(easy_.get(), settings_.limits, tries);
   }
 
  private:
@@ -114,6 +124,7 @@ class PutWriter final : public ObjectWriter {
       const auto now = Clock::now();
       if (pending_.size() != before) until = now + patience;
       if (now >= until) {
+        may_pass_ = true;
         return named(fail(ErrorKind::kIo, "the server has taken nothing for {} s",
                           std::chrono::duration_cast<std::chrono::seconds>(patience).count()));
       }
@@ -143,11 +154,14 @@ class PutWriter final : public ObjectWriter {
     curl_options().get(easy_.get(), CURLINFO_RESPONSE_CODE, &status);
     if (status >= 200 && *result_ != CURLE_OK) status = 0;
     if (status < 200) {
+      may_pass_ = is_transient(*result_);
       return fail(
           ErrorKind::kIo, "{}",
           printable(reason_[0] != '\0' ? reason_.data() : curl_easy_strerror(*result_), 300));
     }
-    return judge_write(status, document_).result;
+    WriteVerdict verdict = judge_write(status, document_);
+    may_pass_ = verdict.meaning == WriteVerdict::Meaning::kLater;
+    return std::move(verdict.result);
   }
 
   Result<void> named(Result<void> failed) const {
@@ -164,6 +178,7 @@ class PutWriter final : public ObjectWriter {
   bool ended_ = false;  // no more will come
   std::string document_;
   std::optional<CURLcode> result_;  // the request has ended
+  bool may_pass_ = false;           // what failed
 };
 
 }  // namespace

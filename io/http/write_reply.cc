@@ -35,12 +35,16 @@ WriteVerdict judge_write(long status, std::string_view document) {
       return failed(Meaning::kFailed, ErrorKind::kNotFound,
                     "there is no such folder or bucket on the server");
     case 405:
-    case 501:
       return failed(Meaning::kFailed, ErrorKind::kUnsupported,
                     "the server takes no files (PUT) at this address");
+    case 501:  // Amazon's word for a body whose length is not stated
+      return failed(Meaning::kFailed, ErrorKind::kUnsupported,
+                    "the server takes no files (PUT) at this address, or wants to know their "
+                    "length first: send an image that was written to a file");
     case 411:
       return failed(Meaning::kFailed, ErrorKind::kUnsupported,
-                    "the server wants to know a file's length first, which is known last");
+                    "the server wants to know a file's length first, which is known last: write "
+                    "the image to a file, and send that");
     case 413:
     case 507:
       return failed(Meaning::kFailed, ErrorKind::kLimit, "it is too large for the server");

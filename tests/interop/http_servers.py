@@ -18,7 +18,7 @@ import threading
 import harness
 
 LOCATIONS = """
-    location /plain/   { alias ROOT/; }
+    location /plain/   { alias ROOT/; client_max_body_size 0; }
     # A part of a second for a megabyte: enough to be cut off.
     location /slow/    { alias ROOT/; limit_rate 400k; }
     location /steady/  { alias ROOT/; limit_rate 4m; }

@@ -8,6 +8,7 @@ import hashlib
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -314,6 +315,106 @@ def rule_every_format_is_written_to_a_web_server(folder):
         assert status == 0, errors
         written = contents_of(os.path.join(web.root, "new.vmdk"))
         assert b"s3cr3t" not in written and b"new.vmdk" in written
+
+
+class Shelf:
+    """A web server that keeps what it gets; `answer(request)` may refuse it first, and says so."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.objects = {}
+        self.lengths = []  # as the requests state them
+
+    def __call__(self, request):
+        self.lengths.append(request.headers.get("Content-Length"))
+        if self.answer(request):
+            return
+        self.objects[request.path] = request.body()
+        request.refuse(201)
+
+
+def rule_a_length_that_is_known_is_stated(folder):
+    disk = make_disk(folder)
+    # Amazon's presigned URLs take nothing else.
+    for status in (411, 501):
+        def wants_length(request, status=status):
+            if not request.headers.get("Content-Length"):
+                request.refuse(status, {"Connection": "close"})
+                request.handler.close_connection = True
+                return True
+            return False
+        shelf = Shelf(wants_length)
+        with faulty(shelf) as server:
+            for target, options in TARGETS:
+                path = f"{folder}/local"
+                assert convert("-O", target, *options, disk, path)[0] == 0
+                done = convert("-O", target, *options, disk, server.url)
+                if "subformat=streamOptimized" in options:
+                    refused(done, str(status), "to a file")
+                    continue
+                assert done[0] == 0, (target, options, done)
+                assert shelf.objects == {"/disk.raw": contents_of(path)} or target == "vmdk", \
+                    (target, options)
+                assert shelf.lengths[-1] == str(os.path.getsize(path)), shelf.lengths
+
+
+def rule_an_image_that_is_kept_is_sent_again(folder):
+    disk = make_disk(folder)
+
+    def busy_twice(request):
+        if request.number < 2:
+            request.body()
+            busy(request)
+        return request.number < 2
+
+    def cut_twice(request):
+        if request.number < 2:
+            request.handler.rfile.read(100_000)
+            cut(request)
+        return request.number < 2
+
+    def busy_for_long(request):
+        request.refuse(503, {"Retry-After": "600", "Connection": "close"})
+        request.handler.close_connection = True
+        return True
+    for fault in (busy_twice, cut_twice):
+        shelf = Shelf(fault)
+        with faulty(shelf) as server:
+            status, _, errors = convert("-O", "qcow2", disk, server.url)
+            assert status == 0 and not errors, errors
+            assert len(server.requests) == 3, len(server.requests)
+        again = os.path.join(folder, "again.qcow2")
+        with open(again, "wb") as out:
+            out.write(shelf.objects["/disk.raw"])
+        assert run([IMG, "compare", disk, again])[0] == 0
+        # What is not kept is gone.
+        with faulty(Shelf(fault)) as server:
+            refused(convert("-O", "raw", disk, server.url), server.url)
+            assert len(server.requests) == 1, len(server.requests)
+    with faulty(Shelf(busy_for_long)) as server:
+        refused(convert("-O", "qcow2", disk, server.url), "503", "tried 1 times")
+
+
+def rule_who_interrupts_does_not_wait_for_the_next_try(folder):
+    disk = make_disk(folder)
+    tried = threading.Event()
+
+    def busy_for_a_while(request):
+        request.body()
+        request.refuse(503, {"Retry-After": "250"})
+        tried.set()
+        return True
+    with faulty(Shelf(busy_for_a_while)) as server:
+        with subprocess.Popen([IMG, "convert", "-O", "qcow2", disk, server.url], env=environment(),
+                              stderr=subprocess.PIPE, text=True) as process:
+            try:
+                assert tried.wait(30)
+                process.send_signal(signal.SIGINT)
+                process.communicate(timeout=10)
+            finally:
+                process.kill()
+        assert process.returncode == -signal.SIGINT, process.returncode
+        assert len(server.requests) == 1
 
 
 def rule_an_image_that_cannot_be_written_to_a_server_is_none(folder):

@@ -7,7 +7,6 @@
 #include <array>
 #include <cassert>
 #include <cerrno>
-#include <vector>
 
 #include "io/environment.h"
 #include "io/http/object_writer.h"
@@ -18,12 +17,17 @@
 namespace underlay::img {
 namespace {
 
+WriteSettings write_settings(uint64_t expected) {
+  return {.limits = {}, .expected = expected, .interrupted = [] { return is_interrupted(); }};
+}
+
 // Sends what is written, and zeros for what is left out.
 class UploadSink final : public Sink {
  public:
   explicit UploadSink(std::unique_ptr<ObjectWriter> object) : object_(std::move(object)) {}
 
   bool is_sequential() const override { return true; }
+  void set_size(uint64_t bytes) override { object_->set_size(bytes); }
   Result<void> write(uint64_t offset, ByteSpan bytes) override {
     assert(offset >= written_);
     TRY(write_zeros(offset - written_));
@@ -75,22 +79,22 @@ class SpooledUpload final : public Sink {
 
   Result<void> finish(uint64_t size) override {
     if (::ftruncate(file_.get(), static_cast<off_t>(size)) != 0) return cannot_read(errno);
-    const auto object = TRY(create_object(
-        url_, {.limits = {}, .expected = size, .interrupted = [] { return is_interrupted(); }}));
-    std::vector<std::byte> part(kPart);
-    for (uint64_t offset = 0; offset < size;) {
-      const size_t wanted = std::min<uint64_t>(part.size(), size - offset);
-      const ssize_t got = ::pread(file_.get(), part.data(), wanted, static_cast<off_t>(offset));
-      if (got < 0 && errno == EINTR) continue;
-      if (got <= 0) return cannot_read(got < 0 ? errno : EIO);
-      TRY(object->append(ByteSpan(part).first(static_cast<size_t>(got))));
-      offset += static_cast<uint64_t>(got);
-    }
-    return object->finish();
+    return send_object(
+        url_, size, [this](uint64_t offset, MutableByteSpan out) { return read(offset, out); },
+        write_settings(size));
   }
 
  private:
-  static constexpr size_t kPart = 1 << 20;  // bytes
+  Result<void> read(uint64_t offset, MutableByteSpan out) const {
+    while (!out.empty()) {
+      const ssize_t got = ::pread(file_.get(), out.data(), out.size(), static_cast<off_t>(offset));
+      if (got < 0 && errno == EINTR) continue;
+      if (got <= 0) return cannot_read(got < 0 ? errno : EIO);
+      offset += static_cast<uint64_t>(got);
+      out = out.subspan(static_cast<size_t>(got));
+    }
+    return {};
+  }
 
   Failure cannot_read(int error) const {
     return in_file(fail_errno(error, "cannot read the image that was kept there (TMPDIR)"),
@@ -131,8 +135,7 @@ Result<std::unique_ptr<Sink>> open_upload(const std::string& url, const Disk& so
                                           uint64_t expected, WriteOrder order) {
   TRY(check_is_no_source(shown_name(url), source));
   if (order == WriteOrder::kAny) return open_spooled(url);
-  return std::make_unique<UploadSink>(TRY(create_object(
-      url, {.limits = {}, .expected = expected, .interrupted = [] { return is_interrupted(); }})));
+  return std::make_unique<UploadSink>(TRY(create_object(url, write_settings(expected))));
 }
 
 }  // namespace underlay::img
