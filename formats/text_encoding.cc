@@ -65,7 +65,7 @@ const char* iconv_name_of(std::string_view encoding) {
 
 class Converter {
  public:
-  explicit Converter(const char* from) : handle_(iconv_open("UTF-8", from)) {}
+  explicit Converter(const char* from, const char* to = "UTF-8") : handle_(iconv_open(to, from)) {}
   Converter(const Converter&) = delete;
   Converter& operator=(const Converter&) = delete;
   ~Converter() {
@@ -112,6 +112,19 @@ Result<std::string> to_utf8(std::string_view text, std::string_view encoding) {
   if (converted) return *std::move(converted);
   return fail(ErrorKind::kMalformed, "\"{}\" is no text in the encoding {}", printable(text, 200),
               printable(encoding, 80));
+}
+
+Result<std::vector<std::byte>> utf16_of(std::string_view text, ByteOrder order) {
+  const Converter converter("UTF-8", order == ByteOrder::kBig ? "UTF-16BE" : "UTF-16LE");
+  if (!converter.is_open()) {
+    return fail_errno(errno, "this host's iconv has no converter for the encoding UTF-16");
+  }
+  const auto converted = converter.convert(text);
+  if (!converted) {
+    return fail(ErrorKind::kMalformed, "\"{}\" is no text in UTF-8", printable(text, 200));
+  }
+  const ByteSpan bytes = as_bytes(*converted);
+  return std::vector<std::byte>(bytes.begin(), bytes.end());
 }
 
 void load_text_encodings() {

@@ -74,11 +74,26 @@ Result<Shape> shape_of(uint64_t size, bool force_size) {
   return Shape{.geometry = geometry, .size = size};
 }
 
-// What both kinds of images have in common.
+// Both sizes that the image states are its parent's, whoever wrote that one. (A geometry may amount
+// to more than the disk has.)
+Result<Shape> shape_of_overlay(uint64_t size, const VhdParent& parent) {
+  if (parent.size != size && parent.size != TRY(shape_of(size, false)).size) {
+    return fail(ErrorKind::kUsage, "-B: the disk of {} has {} bytes, this one {}: it is no parent",
+                printable(parent.name), parent.size, size);
+  }
+  const Shape shape = TRY(shape_of(parent.size, false));
+  return shape.size == parent.size ? shape : shape_of(parent.size, true);
+}
+
+using Bitmap = std::array<std::byte, kBitmapBytes>;
+
+// What all kinds of images have in common.
 class VhdWriter : public ImageWriter {
  public:
-  VhdWriter(const DiskToWrite& disk, const Shape& shape, uint32_t type, Sink& sink)
-      : shape_(shape), sink_(sink), blocks_(disk.zero_block), type_(type), id_("vhd", shape.size) {}
+  // `id`: what its content is, and is of.
+  VhdWriter(const DiskToWrite& disk, const Shape& shape, uint32_t type, const ContentId& id,
+            Sink& sink)
+      : shape_(shape), sink_(sink), blocks_(disk.zero_block), type_(type), id_(id) {}
 
   uint64_t unit() const override { return blocks_.unit(); }
 
@@ -137,7 +152,7 @@ class VhdWriter : public ImageWriter {
 class FixedVhdWriter final : public VhdWriter {
  public:
   FixedVhdWriter(const DiskToWrite& disk, const Shape& shape, Sink& sink)
-      : VhdWriter(disk, shape, vhd::kTypeFixed, sink) {
+      : VhdWriter(disk, shape, vhd::kTypeFixed, ContentId("vhd", shape.size), sink) {
     sink_.set_size(file_size());
   }
 
@@ -156,12 +171,10 @@ class FixedVhdWriter final : public VhdWriter {
   }
 };
 
-class DynamicVhdWriter final : public VhdWriter {
+class DynamicVhdWriter : public VhdWriter {
  public:
   DynamicVhdWriter(const DiskToWrite& disk, const Shape& shape, Sink& sink)
-      : VhdWriter(disk, shape, vhd::kTypeDynamic, sink),
-        table_(div_round_up(shape.size, kBlockBytes), vhd::kFreeEntry),
-        end_(kTableOffset + table_bytes()) {}
+      : DynamicVhdWriter(disk, shape, vhd::kTypeDynamic, ContentId("vhd", shape.size), sink) {}
 
   bool is_sequential() const override { return false; }
 
@@ -171,15 +184,31 @@ class DynamicVhdWriter final : public VhdWriter {
     std::vector<std::byte> table(table_bytes(), std::byte{0xff});
     for (size_t i = 0; i < table_.size(); ++i) store_be<uint32_t>(table, i * 4, table_[i]);
     TRY(sink_.write(kTableOffset, table));
-    TRY(sink_.write(kHeaderOffset, header()));
+    auto header = this->header();
+    store_be<uint32_t>(header, vhd::kHeaderChecksumAt,
+                       vhd::checksum_of(header, vhd::kHeaderChecksumAt));
+    TRY(sink_.write(kHeaderOffset, header));
     TRY(sink_.write(end_, trailing));
     TRY(sink_.write(0, trailing));
     return sink_.finish(end_ + trailing.size());
   }
 
- private:
-  uint64_t table_bytes() const {
-    return div_round_up(table_.size() * 4, kSectorBytes) * kSectorBytes;
+ protected:
+  DynamicVhdWriter(const DiskToWrite& disk, const Shape& shape, uint32_t type, const ContentId& id,
+                   Sink& sink)
+      : VhdWriter(disk, shape, type, id, sink),
+        table_(div_round_up(shape.size, kBlockBytes), vhd::kFreeEntry),
+        end_(table_end()) {}
+
+  uint64_t table_end() const { return kTableOffset + table_bytes(); }
+  // Room behind the table. Before anything is stored.
+  void reserve(uint64_t bytes) { end_ += bytes; }
+
+  // What is in front of a block's bytes when it is begun: all sectors are there.
+  virtual Bitmap first_bitmap() {
+    Bitmap bitmap;
+    bitmap.fill(std::byte{0xff});
+    return bitmap;
   }
 
   Result<void> store(uint64_t offset, ByteSpan bytes) override {
@@ -187,22 +216,21 @@ class DynamicVhdWriter final : public VhdWriter {
     return sink_.write(block + offset % kBlockBytes, bytes);
   }
 
-  // Where the bytes of the block lie, or lie from now on, behind its bitmap: all sectors are there.
+  // Where the bytes of the block lie, or lie from now on, behind its bitmap.
   Result<uint64_t> place(uint64_t block) {
     if (table_[block] != vhd::kFreeEntry) {
       return uint64_t{table_[block]} * kSectorBytes + kBitmapBytes;
     }
     const uint64_t data = div_round_up(end_ + kBitmapBytes, kDataAlignment) * kDataAlignment;
-    std::array<std::byte, kBitmapBytes> bitmap;
-    bitmap.fill(std::byte{0xff});
-    TRY(sink_.write(data - kBitmapBytes, bitmap));
+    TRY(sink_.write(data - kBitmapBytes, first_bitmap()));
     // Fits: disks have at most kMaxSectors.
     table_[block] = static_cast<uint32_t>((data - kBitmapBytes) / kSectorBytes);
     end_ = data + kBlockBytes;
     return data;
   }
 
-  std::array<std::byte, vhd::kDynamicHeaderBytes> header() const {
+  // But for its checksum.
+  virtual std::array<std::byte, vhd::kDynamicHeaderBytes> header() const {
     std::array<std::byte, vhd::kDynamicHeaderBytes> bytes{};
     std::ranges::copy(as_bytes(vhd::kHeaderCookie), bytes.begin());
     store_be<uint64_t>(bytes, 8, kNoDataOffset);
@@ -210,13 +238,56 @@ class DynamicVhdWriter final : public VhdWriter {
     store_be<uint32_t>(bytes, 24, 0x00010000);
     store_be<uint32_t>(bytes, 28, static_cast<uint32_t>(table_.size()));
     store_be<uint32_t>(bytes, 32, static_cast<uint32_t>(kBlockBytes));
-    store_be<uint32_t>(bytes, vhd::kHeaderChecksumAt,
-                       vhd::checksum_of(bytes, vhd::kHeaderChecksumAt));
     return bytes;
+  }
+
+ private:
+  uint64_t table_bytes() const {
+    return div_round_up(table_.size() * 4, kSectorBytes) * kSectorBytes;
   }
 
   std::vector<uint32_t> table_;  // sectors of the blocks' bitmaps
   uint64_t end_;                 // byte behind the last block
+};
+
+class DifferencingVhdWriter final : public DynamicVhdWriter {
+ public:
+  DifferencingVhdWriter(const DiskToWrite& disk, const Shape& shape, VhdParent parent,
+                        vhd::ParentNames names, Sink& sink)
+      : DynamicVhdWriter(disk, shape, vhd::kTypeDifferencing,
+                         ContentId("vhd on " + vhd::to_string(parent.unique_id), shape.size), sink),
+        parent_(std::move(parent)),
+        names_(std::move(names)) {
+    reserve(names_.data().size());
+  }
+
+  Result<void> finish() override {
+    TRY(sink_.write(table_end(), names_.data()));
+    return DynamicVhdWriter::finish();
+  }
+
+ private:
+  // What is not stored is the parent's.
+  Bitmap first_bitmap() override { return bitmap_ = {}; }
+
+  Result<void> store(uint64_t offset, ByteSpan bytes) override {
+    TRY(DynamicVhdWriter::store(offset, bytes));
+    const uint64_t first = offset % kBlockBytes / kSectorBytes;
+    for (uint64_t sector = first; sector < first + bytes.size() / kSectorBytes; ++sector) {
+      bitmap_[sector / 8] |= std::byte{0x80} >> (sector % 8);
+    }
+    return sink_.write(TRY(place(offset / kBlockBytes)) - kBitmapBytes, bitmap_);
+  }
+
+  std::array<std::byte, vhd::kDynamicHeaderBytes> header() const override {
+    auto bytes = DynamicVhdWriter::header();
+    names_.put(parent_, table_end(), bytes);
+    return bytes;
+  }
+
+  const VhdParent parent_;
+  const vhd::ParentNames names_;
+  Bitmap bitmap_{};  // of the block that is being written
 };
 
 }  // namespace
@@ -224,6 +295,12 @@ class DynamicVhdWriter final : public VhdWriter {
 Result<std::unique_ptr<ImageWriter>> write_vhd(const DiskToWrite& disk, const VhdToWrite& image,
                                                Sink& sink) {
   if (disk.size == 0) return fail(ErrorKind::kUsage, "a vhd cannot hold a disk of 0 bytes");
+  if (image.parent) {
+    const Shape shape = TRY(shape_of_overlay(disk.size, *image.parent));
+    auto names = TRY(vhd::ParentNames::of(image.parent->name));
+    return std::make_unique<DifferencingVhdWriter>(disk, shape, *image.parent, std::move(names),
+                                                   sink);
+  }
   const Shape shape = TRY(shape_of(disk.size, image.force_size));
   if (image.is_fixed) return std::make_unique<FixedVhdWriter>(disk, shape, sink);
   return std::make_unique<DynamicVhdWriter>(disk, shape, sink);

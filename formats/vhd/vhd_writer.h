@@ -1,8 +1,11 @@
-// Writes a VHD, fixed or dynamic, as the "Virtual Hard Disk Image Format Specification" has it.
+// Writes a VHD, fixed, dynamic or differencing, as the "Virtual Hard Disk Image Format
+// Specification" has it.
 #pragma once
 
 #include <memory>
+#include <optional>
 
+#include "formats/vhd/vhd_overlay.h"
 #include "formats/writing/image_writer.h"
 
 namespace underlay {
@@ -12,10 +15,13 @@ struct VhdToWrite {
   // The disk keeps its size, and the geometry says nothing of it. Else its size becomes what a
   // geometry can state: readers that go by either one agree.
   bool force_size = false;
+  // Differencing: what is not written is the parent's, whose size the disk gets. Neither fixed, nor
+  // with force_size.
+  std::optional<VhdParent> parent{};
 };
 
-// `sink` outlives the writer. kUsage when the disk is too large for the format, or
-// has no bytes.
+// `sink` outlives the writer. kUsage when the disk is too large for the format, has no bytes, or is
+// not as large as its parent.
 Result<std::unique_ptr<ImageWriter>> write_vhd(const DiskToWrite& disk, const VhdToWrite& image,
                                                Sink& sink);
 

@@ -70,24 +70,6 @@ def rule_what_cannot_be_made_is_refused_before_anything_is_written(lab):
         refused_with(lab, "descriptor", "-f", "raw", "-O", "vmdk", raw, lab.path(name))
 
 
-def rule_an_overlay_is_of_whole_clusters_that_are_named(lab):
-    raw = lab.disk("a sector")
-    maps = {"odd": '[{"start": 512, "length": 512, "data": true}]', "none": "[]", "nonsense": "{}"}
-    for name, text in maps.items():
-        with open(lab.path(name), "w", encoding="utf-8") as file:
-            file.write(text)
-    overlay = ["-f", "raw", "-O", "qcow2", "-B", "base.raw"]
-    refused_with(lab, "-B: needs", *overlay, "-F", "raw", raw, lab.path("target"))
-    for name, why in (("odd", "multiples"), ("nonsense", "no JSON array"), ("missing", "missing")):
-        refused_with(lab, why, *overlay, "-F", "raw", "--data-map", lab.path(name), raw,
-                     lab.path("target"))
-    refused_with(lab, "-B: needs", *overlay, "--data-map", lab.path("none"), raw, lab.path("target"))
-    refused_with(lab, "-B: of the formats", "-f", "raw", "-O", "vmdk", "-B", "x", "-F", "raw",
-                 "--data-map", lab.path("none"), raw, lab.path("target"))
-    refused_with(lab, "--data-map: is for", "-f", "qcow2", "--data-map", lab.path("none"), raw,
-                 lab.path("target"))
-
-
 def rule_disks_that_are_too_large_are_refused(lab):
     for size, options, named in (
             (3 << 40, TARGETS["vhd"].options, "too large for a vhd"),

@@ -7,8 +7,10 @@ usage: img_convert_test.py UNDERLAY_IMG [RULE...]
 """
 import img_convert_failures
 import img_convert_images
+import img_convert_overlays
 import img_convert_places
 import rules_in_folders
 from img_convert_lab import Lab
 
-rules_in_folders.main(Lab, img_convert_images, img_convert_failures, img_convert_places, at_once=2)
+rules_in_folders.main(Lab, img_convert_images, img_convert_failures, img_convert_places,
+                      img_convert_overlays, at_once=2)

@@ -101,6 +101,18 @@ def what_changed_since_a_snapshot_is_an_overlay_on_its_image():
         thin("export", "wednesday", WORK / "same.qcow2", "-O", "qcow2", "--since", "volume",
              "--backing", "tuesday.qcow2")
         same_disk(WORK / "same.qcow2", "qcow2", device)
+        # The same as differencing vhds.
+        thin("export", "monday", WORK / "monday.vhd", "-O", "vpc")
+        thin("export", "volume", WORK / "tuesday.vhd", "-O", "vpc", "--since", "monday",
+             "--backing", "monday.vhd")
+        same_disk(WORK / "tuesday.vhd", "vpc", device)
+        check(os.path.getsize(WORK / "tuesday.vhd") < 7 * MIB, "more than the blocks that changed")
+        thin("export", "wednesday", WORK / "same.vhd", "-O", "vpc", "--since", "volume",
+             "--backing", "tuesday.vhd")
+        same_disk(WORK / "same.vhd", "vpc", device)
+        check(os.path.getsize(WORK / "same.vhd") < MIB // 16, "more than nothing")
+        thin_refuses("export", "volume", WORK / "no.vhd", "-O", "vpc", "--since", "monday",
+                     "--backing", "none.vhd", words=["none.vhd"])
         create("other", one)
         write_at("/dev/mapper/other", 0, b"x")
         for since, why in (("volume", "must be a snapshot"), ("none", "none")):

@@ -43,7 +43,7 @@ std::vector<Option> options() {
        .help = "of a raw disk: what has data, as 'map --output=json' prints it; the rest is zeros"},
       {.rule = {.name = "backing", .letter = 'B', .takes_value = true},
        .value_name = "NAME",
-       .help = "what lies outside of --data-map is that of the backing file NAME (qcow2)"},
+       .help = "what lies outside of --data-map is that of the backing file NAME (qcow2, vpc)"},
       {.rule = {.name = "backing-format", .letter = 'F', .takes_value = true},
        .value_name = "FORMAT",
        .help = "of the backing file"},
@@ -121,6 +121,14 @@ class StoredZeros {
   std::vector<std::byte> prepared_;
 };
 
+// Where the backing file of the image `target` is found, as open_source() takes it.
+Result<std::string> place_of_backing(const std::string& target, const std::string& backing) {
+  if (is_remote_name(target)) return name_beside(shown_name(target), backing, {});
+  const auto folder_end = target.find_last_of('/');
+  if (backing.starts_with('/') || folder_end == std::string::npos) return backing;
+  return target.substr(0, folder_end + 1) + backing;
+}
+
 struct Conversion {
   ImageArgument image;
   std::string target;
@@ -145,12 +153,16 @@ Result<Conversion> conversion(const Given& given) {
   Conversion conversion;
   conversion.target = TRY(target_name(given.operands()[1]));
   conversion.target_format = given.last_or("target-format", "raw");
+  const std::string backing = given.last_or("backing", "");
+  const std::string backing_place =
+      backing.empty() ? "" : TRY(place_of_backing(conversion.target, backing));
   conversion.format = TRY(target_format({.format = conversion.target_format,
                                          .options = given.each("options"),
                                          .compress = given.has("compress"),
                                          .file_name = file_name(shown_name(conversion.target)),
-                                         .backing = given.last_or("backing", ""),
-                                         .backing_format = given.last_or("backing-format", "")}));
+                                         .backing = backing,
+                                         .backing_format = given.last_or("backing-format", ""),
+                                         .backing_place = backing_place}));
   conversion.disk.zero_block = TRY(zero_block(given));
   conversion.threads = TRY(thread_count(given));
   conversion.durability = TRY(durability(given));

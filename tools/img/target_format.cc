@@ -12,6 +12,7 @@
 #include "formats/raw/raw_writer.h"
 #include "formats/vhd/vhd_writer.h"
 #include "formats/vmdk/vmdk_writer.h"
+#include "io/open_source.h"
 #include "tools/img/creation_options.h"
 
 namespace underlay::img {
@@ -98,6 +99,29 @@ Result<TargetFormat> qcow2_target(const TargetRequest& request) {
                       .is_sequential = false};
 }
 
+// A differencing vhd has its parent's unique id, and size: that one is looked at.
+Result<TargetFormat> vhd_overlay_target(const TargetRequest& request, VhdToWrite image) {
+  if (image.is_fixed)
+    return fail(ErrorKind::kUsage, "-o subformat: a fixed vhd has no parent (-B)");
+  if (image.force_size) {
+    return fail(ErrorKind::kUsage, "-o force_size: with -B, a vhd is as large as its parent");
+  }
+  const Format* const format = find_format(request.backing_format);
+  if (format == nullptr || format->name != "vpc") {
+    return fail(ErrorKind::kUsage, "-F: the parent of a vhd is a vhd, vpc, not \"{}\"",
+                printable(request.backing_format, 80));
+  }
+  const auto make = [image, name = request.backing, place = request.backing_place](
+                        const DiskToWrite& disk,
+                        Sink& sink) -> Result<std::unique_ptr<ImageWriter>> {
+    const auto source = TRY(open_source(place, FileSharing::kNoWriter));
+    VhdToWrite overlay = image;
+    overlay.parent = TRY(vhd_parent(*source, name));
+    return write_vhd(disk, overlay, sink);
+  };
+  return TargetFormat{.make_writer = make, .is_sequential = false};
+}
+
 Result<TargetFormat> vhd_target(const TargetRequest& request) {
   constexpr std::array kKeys{CreationKey{"force_size", Type::kSwitch}, CreationKey{"subformat"}};
   const auto options = TRY(CreationOptions::parse(request.options, request.format, kKeys));
@@ -106,6 +130,7 @@ Result<TargetFormat> vhd_target(const TargetRequest& request) {
   TRY(check_not_compressed(request));
   const VhdToWrite image{.is_fixed = subformat == "fixed",
                          .force_size = options.is_on("force_size")};
+  if (!request.backing.empty()) return vhd_overlay_target(request, image);
   return TargetFormat{.make_writer = [image](const DiskToWrite& disk,
                                              Sink& sink) { return write_vhd(disk, image, sink); },
                       .is_sequential = image.is_fixed};
@@ -151,8 +176,9 @@ Result<TargetFormat> target_format(const TargetRequest& request) {
     return fail(ErrorKind::kUsage, "images of the format {} are read, but not written: {} are",
                 format->name, target_format_names());
   }
-  if (!request.backing.empty() && format->name != "qcow2") {
-    return fail(ErrorKind::kUsage, "-B: of the formats that are written, qcow2 has backing files");
+  if (!request.backing.empty() && format->name != "qcow2" && format->name != "vpc") {
+    return fail(ErrorKind::kUsage,
+                "-B: of the formats that are written, qcow2 and vpc have backing files");
   }
   return target->parse(request);
 }

@@ -17,6 +17,7 @@ struct TargetRequest {
   std::string file_name;             // for formats that have it in the image
   std::string backing{};             // the name of a backing file; "" = none
   std::string backing_format{};
+  std::string backing_place{};  // where it is found from here: open_source()'s name
 };
 
 // Makes the writer of one image. Fails where the disk does not fit the format.

@@ -86,10 +86,10 @@ void declare_export(OptionList& options) {
   add("options,o", boost::program_options::value<Operands>()->value_name("OPTIONS"),
       "how the image is made, as of underlay-img convert; repeatable");
   add("since", value("SNAPSHOT"),
-      "only what differs from this older snapshot, as an overlay (qcow2)");
+      "only what differs from this older snapshot, as an overlay (qcow2, vpc)");
   add("backing", value("FILE"),
       "with --since: the image of that snapshot, as the overlay names it");
-  add("backing-format", value("FORMAT"), "of that image (default: qcow2)");
+  add("backing-format", value("FORMAT"), "of that image (default: the overlay's)");
   add("compress,c", "compress what is stored (qcow2, streamOptimized vmdk)");
   add("progress", "show progress also when standard error is no terminal");
 }
@@ -103,12 +103,12 @@ Result<CommandRun> prepare_export(const Operands& operands, const CommandOptions
   arguments.since = text_of(options, "since");
   arguments.backing = text_of(options, "backing");
   arguments.backing_format =
-      options.contains("backing-format") ? text_of(options, "backing-format") : "qcow2";
+      options.contains("backing-format") ? text_of(options, "backing-format") : arguments.format;
   if (arguments.since.empty() != arguments.backing.empty()) {
     return fail(ErrorKind::kUsage, "--since and --backing: each needs the other");
   }
-  if (!arguments.since.empty() && arguments.format != "qcow2") {
-    return fail(ErrorKind::kUsage, "--since: say -O qcow2, which has overlays");
+  if (!arguments.since.empty() && arguments.format != "qcow2" && arguments.format != "vpc") {
+    return fail(ErrorKind::kUsage, "--since: say -O qcow2 or -O vpc, which have overlays");
   }
   arguments.compress = options.contains("compress");
   arguments.progress = options.contains("progress");
