@@ -114,7 +114,7 @@ Result<std::string> to_utf8(std::string_view text, std::string_view encoding) {
               printable(encoding, 80));
 }
 
-Result<std::vector<std::byte>> utf16_of(std::string_view text, ByteOrder order) {
+Result<std::vector<std::byte>> utf8_to_utf16(std::string_view text, ByteOrder order) {
   const Converter converter("UTF-8", order == ByteOrder::kBig ? "UTF-16BE" : "UTF-16LE");
   if (!converter.is_open()) {
     return fail_errno(errno, "this host's iconv has no converter for the encoding UTF-16");

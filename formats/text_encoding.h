@@ -18,7 +18,7 @@ bool is_ascii(std::string_view text);
 Result<std::string> to_utf8(std::string_view text, std::string_view encoding);
 
 // `text`, in UTF-8, as UTF-16. kMalformed when it is no UTF-8. Thread-safe.
-Result<std::vector<std::byte>> utf16_of(std::string_view text, ByteOrder order);
+Result<std::vector<std::byte>> utf8_to_utf16(std::string_view text, ByteOrder order);
 
 // Loads what to_utf8() needs of the C library for each encoding, for good: for a process that may
 // open no files later. Thread-safe.

@@ -11,14 +11,14 @@
 namespace underlay::libyal {
 namespace {
 
-// What is fetched at a time. Not the image's own unit: the library is not asked for that.
+// What is kept at a time, whatever the image's own unit is.
 constexpr uint64_t kUnit = 64 << 10;
 
 using Ask = Result<SecondOpinion> (*)(const std::shared_ptr<const Disk>&);
 
-// What the library is asked for at a time, within kUnit. libqcow gives a parent's bytes for all of
-// a read that begins where the image has none, also where it has its own further on
-// (libyal/libqcow#20): a read stays within one cluster of each image of the chain.
+// What the library is asked for at a time: within one cluster of each image of the chain. libqcow
+// gives a parent's bytes for all of a read that begins where the image has none, also where it has
+// its own further on (libyal/libqcow#20).
 uint64_t piece_of(const std::vector<Layer>& layers) {
   uint64_t piece = kUnit;
   if (layers.size() == 1) return piece;

@@ -129,13 +129,6 @@ void add_names(const Structures& found, ImageFacts& facts) {
   facts.backing_filename_format = format;
 }
 
-Result<FooterDetails> read_details(const Source& source, uint64_t at) {
-  std::array<std::byte, kFooterBytes> bytes{};
-  const auto length = static_cast<size_t>(std::min<uint64_t>(source.size() - at, bytes.size()));
-  TRY(source.read_at(at, MutableByteSpan(bytes).first(length)));
-  return footer_details(bytes);
-}
-
 }  // namespace
 }  // namespace vhd
 
@@ -145,7 +138,8 @@ Result<ImageFacts> describe_vhd(const FileToInspect& file) {
   ImageFacts facts;
   facts.virtual_size = found.size.bytes;
   facts.specific = nlohmann::ordered_json::object();
-  vhd::put_footer(found, TRY(vhd::read_details(*file.source, found.found.at)), facts.specific);
+  vhd::put_footer(found, TRY(vhd::read_footer_details(*file.source, found.found.at)),
+                  facts.specific);
   if (found.has_header) {
     facts.cluster_size = found.sparse.header.block_size;
     facts.encrypted = found.sparse.batmap_header && found.sparse.batmap_header->is_encrypted;

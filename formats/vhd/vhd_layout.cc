@@ -13,8 +13,6 @@ constexpr std::string_view kBatmapCookie = "tdbatmap";
 constexpr size_t kCookieBytes = 8;
 constexpr uint32_t kMajorVersion = 1;  // the upper half of the version fields
 constexpr size_t kHiddenAt = 85;
-constexpr size_t kLocatorsAt = 576;
-constexpr size_t kLocatorBytes = 24;
 constexpr size_t kKeyhashCookieAt = 29;            // of the batmap header
 constexpr uint32_t kBatmapVersion11 = 0x00010001;  // summed with the compiler's signed char
 constexpr uint32_t kBatmapVersion12 = 0x00010002;
@@ -53,9 +51,9 @@ DynamicHeader load_dynamic_header(ByteSpan bytes) {
   header.table_offset = load_be<uint64_t>(bytes, 16);
   header.max_table_entries = load_be<uint32_t>(bytes, 28);
   header.block_size = load_be<uint32_t>(bytes, 32);
-  header.parent_unique_id = guid_at(bytes, 40);
-  header.parent_time_stamp = load_be<uint32_t>(bytes, 56);
-  std::copy_n(bytes.begin() + 64, kParentNameBytes, header.parent_unicode_name.begin());
+  header.parent_unique_id = guid_at(bytes, kParentIdAt);
+  header.parent_time_stamp = load_be<uint32_t>(bytes, kParentTimeStampAt);
+  std::copy_n(bytes.begin() + kParentNameAt, kParentNameBytes, header.parent_unicode_name.begin());
   for (size_t i = 0; i < kParentLocators; ++i) {
     const ByteSpan locator = bytes.subspan(kLocatorsAt + i * kLocatorBytes, kLocatorBytes);
     header.locators[i] = ParentLocator{.platform_code = characters_at<4>(locator, 0),

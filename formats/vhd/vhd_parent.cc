@@ -31,13 +31,12 @@ std::string percent_decoded(std::string_view text) {
 
 bool is_text(std::string_view name) { return name.find('\0') == std::string_view::npos; }
 
-constexpr std::string_view kRelative = "W2ru";
 constexpr std::string_view kOldRelative = "Wi2r";  // both old codes are deprecated
 constexpr std::string_view kAbsolute = "W2ku";
 constexpr std::string_view kOldAbsolute = "Wi2k";
-constexpr std::string_view kFileUrl = "MacX";
 constexpr std::string_view kAlias = "Mac ";
-constexpr std::array kNaming = {kRelative, kOldRelative, kAbsolute, kOldAbsolute, kFileUrl};
+constexpr std::array kNaming = {kRelativeLocator, kOldRelative, kAbsolute, kOldAbsolute,
+                                kFileUrlLocator};
 
 std::string_view without_nuls_behind(std::string_view text) {
   while (text.ends_with('\0')) text.remove_suffix(1);
@@ -48,10 +47,10 @@ std::string_view without_nuls_behind(std::string_view text) {
 std::string text_of(const ParentLocator& locator, ByteSpan data) {
   const std::string_view text = without_nuls_behind(as_text(data));
   if (locator.code() == kAlias) return "";
-  if (locator.code() == kFileUrl) return std::string(text);
+  if (locator.code() == kFileUrlLocator) return std::string(text);
   // The specification does not say how the deprecated codes' paths are encoded: 8-bit text has no
   // NULs, UTF-16 mostly has. The same goes for codes that are unknown.
-  const bool is_utf16 = locator.code() == kRelative || locator.code() == kAbsolute;
+  const bool is_utf16 = locator.code() == kRelativeLocator || locator.code() == kAbsolute;
   if (!is_utf16 && is_text(text)) return std::string(text);
   return utf16_to_utf8(data, ByteOrder::kLittle).value_or("");
 }
@@ -105,7 +104,7 @@ std::vector<std::string> names_of_file_url(std::string_view url) {
   // tapdisk writes relative paths behind the two slashes.
   if (url.starts_with("file://")) url.remove_prefix(7);
   std::vector<std::string> names;
-  for (const std::string& path : {percent_decoded(url), std::string(url)}) {
+  for (const std::string& path : {std::string(url), percent_decoded(url)}) {
     if (!path.empty() && is_text(path)) add_names(names, {name_of_windows_path(path)});
   }
   return names;
@@ -113,7 +112,7 @@ std::vector<std::string> names_of_file_url(std::string_view url) {
 
 std::vector<std::string> names_of_locator(const ReadLocator& locator) {
   std::vector<std::string> names;
-  if (locator.locator.code() == kFileUrl) return names_of_file_url(locator.text);
+  if (locator.locator.code() == kFileUrlLocator) return names_of_file_url(locator.text);
   add_names(names, {name_of_windows_path(locator.text)});
   return names;
 }

@@ -21,7 +21,7 @@ inline ByteOrder unmarked_order(const Footer& footer) {
 // order mark, its order is `unmarked`: big-endian, but the machine's in images of tapdisk 0.1.
 std::string parent_unicode_name(const DynamicHeader& header, ByteOrder unmarked);
 
-// The names that a "file:" URL can mean, with and without its %XX decoded: writers differ.
+// The names that a "file:" URL can mean, without and with its %XX decoded: writers differ.
 std::vector<std::string> names_of_file_url(std::string_view url);
 
 // A locator with what it says.
@@ -48,6 +48,8 @@ std::vector<std::string> parent_names(const DynamicHeader& header,
                                       const std::vector<ReadLocator>& locators, ByteOrder unmarked,
                                       std::vector<std::string>& warnings);
 
+inline constexpr std::string_view kRelativeLocator = "W2ru";
+inline constexpr std::string_view kFileUrlLocator = "MacX";
 inline constexpr uint32_t kMaxLocatorBytes = 8192;  // twice PATH_MAX, in UTF-16
 
 }  // namespace underlay::vhd

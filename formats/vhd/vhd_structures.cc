@@ -223,4 +223,11 @@ Result<Structures> read_structures(const Source& source, VhdSize asked) {
   return structures;
 }
 
+Result<FooterDetails> read_footer_details(const Source& source, uint64_t at) {
+  std::array<std::byte, kFooterBytes> bytes{};
+  const auto length = static_cast<size_t>(std::min<uint64_t>(source.size() - at, bytes.size()));
+  TRY(source.read_at(at, MutableByteSpan(bytes).first(length)));
+  return footer_details(bytes);
+}
+
 }  // namespace underlay::vhd

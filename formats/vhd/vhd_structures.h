@@ -28,4 +28,7 @@ struct Structures {
 // Fails when the file is no VHD, or cannot be read. May block.
 Result<Structures> read_structures(const Source& source, ImageOptions::VhdSize asked);
 
+// Of the footer that was found at `at`. May block.
+Result<FooterDetails> read_footer_details(const Source& source, uint64_t at);
+
 }  // namespace underlay::vhd

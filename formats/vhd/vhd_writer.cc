@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cassert>
 
 #include "formats/vhd/vhd_layout.h"
 #include "formats/writing/content_id.h"
@@ -76,10 +77,12 @@ Result<Shape> shape_of(uint64_t size, bool force_size) {
 
 // Both sizes that the image states are its parent's, whoever wrote that one. (A geometry may amount
 // to more than the disk has.)
-Result<Shape> shape_of_overlay(uint64_t size, const VhdParent& parent) {
+Result<Shape> shape_of_child(uint64_t size, const vhd::ParentIdentity& parent) {
   if (parent.size != size && parent.size != TRY(shape_of(size, false)).size) {
-    return fail(ErrorKind::kUsage, "-B: the disk of {} has {} bytes, this one {}: it is no parent",
-                printable(parent.name), parent.size, size);
+    return fail(ErrorKind::kUsage,
+                "the parent \"{}\" has a disk of {} bytes, and this one has {}: name a parent that "
+                "is as large, or write all of the disk",
+                printable(parent.name, 200), parent.size, size);
   }
   const Shape shape = TRY(shape_of(parent.size, false));
   return shape.size == parent.size ? shape : shape_of(parent.size, true);
@@ -184,10 +187,10 @@ class DynamicVhdWriter : public VhdWriter {
     std::vector<std::byte> table(table_bytes(), std::byte{0xff});
     for (size_t i = 0; i < table_.size(); ++i) store_be<uint32_t>(table, i * 4, table_[i]);
     TRY(sink_.write(kTableOffset, table));
-    auto header = this->header();
-    store_be<uint32_t>(header, vhd::kHeaderChecksumAt,
-                       vhd::checksum_of(header, vhd::kHeaderChecksumAt));
-    TRY(sink_.write(kHeaderOffset, header));
+    auto dynamic = header();
+    store_be<uint32_t>(dynamic, vhd::kHeaderChecksumAt,
+                       vhd::checksum_of(dynamic, vhd::kHeaderChecksumAt));
+    TRY(sink_.write(kHeaderOffset, dynamic));
     TRY(sink_.write(end_, trailing));
     TRY(sink_.write(0, trailing));
     return sink_.finish(end_ + trailing.size());
@@ -204,16 +207,22 @@ class DynamicVhdWriter : public VhdWriter {
   // Room behind the table. Before anything is stored.
   void reserve(uint64_t bytes) { end_ += bytes; }
 
-  // What is in front of a block's bytes when it is begun: all sectors are there.
-  virtual Bitmap first_bitmap() {
+  // A block gets its bitmap at `at`: all sectors are there.
+  virtual Result<void> begin_block(uint64_t at) {
     Bitmap bitmap;
     bitmap.fill(std::byte{0xff});
-    return bitmap;
+    return sink_.write(at, bitmap);
+  }
+  // Bytes from `within` on were stored in the block whose bitmap is at `at`.
+  virtual Result<void> stored(uint64_t /*at*/, uint64_t /*within*/, uint64_t /*length*/) {
+    return {};
   }
 
-  Result<void> store(uint64_t offset, ByteSpan bytes) override {
+  Result<void> store(uint64_t offset, ByteSpan bytes) final {
     const uint64_t block = TRY(place(offset / kBlockBytes));
-    return sink_.write(block + offset % kBlockBytes, bytes);
+    const uint64_t within = offset % kBlockBytes;
+    TRY(sink_.write(block + within, bytes));
+    return stored(block - kBitmapBytes, within, bytes.size());
   }
 
   // Where the bytes of the block lie, or lie from now on, behind its bitmap.
@@ -222,7 +231,7 @@ class DynamicVhdWriter : public VhdWriter {
       return uint64_t{table_[block]} * kSectorBytes + kBitmapBytes;
     }
     const uint64_t data = div_round_up(end_ + kBitmapBytes, kDataAlignment) * kDataAlignment;
-    TRY(sink_.write(data - kBitmapBytes, first_bitmap()));
+    TRY(begin_block(data - kBitmapBytes));
     // Fits: disks have at most kMaxSectors.
     table_[block] = static_cast<uint32_t>((data - kBitmapBytes) / kSectorBytes);
     end_ = data + kBlockBytes;
@@ -252,42 +261,46 @@ class DynamicVhdWriter : public VhdWriter {
 
 class DifferencingVhdWriter final : public DynamicVhdWriter {
  public:
-  DifferencingVhdWriter(const DiskToWrite& disk, const Shape& shape, VhdParent parent,
-                        vhd::ParentNames names, Sink& sink)
+  DifferencingVhdWriter(const DiskToWrite& disk, const Shape& shape, vhd::ParentIdentity parent,
+                        vhd::ParentLocators locators, Sink& sink)
       : DynamicVhdWriter(disk, shape, vhd::kTypeDifferencing,
-                         ContentId("vhd on " + vhd::to_string(parent.unique_id), shape.size), sink),
+                         ContentId("vhd on " + vhd::to_string(parent.unique_id), shape.size,
+                                   ContentId::Zeros::kAsContent),
+                         sink),
         parent_(std::move(parent)),
-        names_(std::move(names)) {
-    reserve(names_.data().size());
+        locators_(std::move(locators)) {
+    reserve(locators_.data().size());
   }
 
   Result<void> finish() override {
-    TRY(sink_.write(table_end(), names_.data()));
+    TRY(sink_.write(table_end(), locators_.data()));
     return DynamicVhdWriter::finish();
   }
 
  private:
   // What is not stored is the parent's.
-  Bitmap first_bitmap() override { return bitmap_ = {}; }
+  Result<void> begin_block(uint64_t) override {
+    bitmap_ = {};
+    return {};
+  }
 
-  Result<void> store(uint64_t offset, ByteSpan bytes) override {
-    TRY(DynamicVhdWriter::store(offset, bytes));
-    const uint64_t first = offset % kBlockBytes / kSectorBytes;
-    for (uint64_t sector = first; sector < first + bytes.size() / kSectorBytes; ++sector) {
+  Result<void> stored(uint64_t at, uint64_t within, uint64_t length) override {
+    for (uint64_t byte = within; byte < within + length; byte += kSectorBytes) {
+      const uint64_t sector = byte / kSectorBytes;
       bitmap_[sector / 8] |= std::byte{0x80} >> (sector % 8);
     }
-    return sink_.write(TRY(place(offset / kBlockBytes)) - kBitmapBytes, bitmap_);
+    return sink_.write(at, bitmap_);
   }
 
   std::array<std::byte, vhd::kDynamicHeaderBytes> header() const override {
     auto bytes = DynamicVhdWriter::header();
-    names_.put(parent_, table_end(), bytes);
+    locators_.put(parent_, table_end(), bytes);
     return bytes;
   }
 
-  const VhdParent parent_;
-  const vhd::ParentNames names_;
-  Bitmap bitmap_{};  // of the block that is being written
+  const vhd::ParentIdentity parent_;
+  const vhd::ParentLocators locators_;
+  Bitmap bitmap_{};  // of the block that is written: they come in ascending order
 };
 
 }  // namespace
@@ -296,9 +309,10 @@ Result<std::unique_ptr<ImageWriter>> write_vhd(const DiskToWrite& disk, const Vh
                                                Sink& sink) {
   if (disk.size == 0) return fail(ErrorKind::kUsage, "a vhd cannot hold a disk of 0 bytes");
   if (image.parent) {
-    const Shape shape = TRY(shape_of_overlay(disk.size, *image.parent));
-    auto names = TRY(vhd::ParentNames::of(image.parent->name));
-    return std::make_unique<DifferencingVhdWriter>(disk, shape, *image.parent, std::move(names),
+    assert(!image.is_fixed && !image.force_size);
+    const Shape shape = TRY(shape_of_child(disk.size, *image.parent));
+    auto locators = TRY(vhd::ParentLocators::of(image.parent->name));
+    return std::make_unique<DifferencingVhdWriter>(disk, shape, *image.parent, std::move(locators),
                                                    sink);
   }
   const Shape shape = TRY(shape_of(disk.size, image.force_size));

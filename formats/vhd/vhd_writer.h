@@ -5,7 +5,7 @@
 #include <memory>
 #include <optional>
 
-#include "formats/vhd/vhd_overlay.h"
+#include "formats/vhd/vhd_differencing.h"
 #include "formats/writing/image_writer.h"
 
 namespace underlay {
@@ -15,9 +15,9 @@ struct VhdToWrite {
   // The disk keeps its size, and the geometry says nothing of it. Else its size becomes what a
   // geometry can state: readers that go by either one agree.
   bool force_size = false;
-  // Differencing: what is not written is the parent's, whose size the disk gets. Neither fixed, nor
-  // with force_size.
-  std::optional<VhdParent> parent{};
+  // Differencing: what is not written is the parent's, whose size the disk gets. REQUIRES: neither
+  // is_fixed nor force_size.
+  std::optional<vhd::ParentIdentity> parent{};
 };
 
 // `sink` outlives the writer. kUsage when the disk is too large for the format, has no bytes, or is

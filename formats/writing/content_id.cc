@@ -12,7 +12,7 @@ constexpr size_t kDigestBytes = 8;
 
 }  // namespace
 
-ContentId::ContentId(std::string_view tag, uint64_t disk_size) {
+ContentId::ContentId(std::string_view tag, uint64_t disk_size, Zeros zeros) : zeros_(zeros) {
   mix(XXH3_64bits(tag.data(), tag.size()));
   mix(disk_size);
 }
@@ -33,7 +33,7 @@ void ContentId::digest(ByteSpan bytes, std::vector<std::byte>& digests) {
 void ContentId::add(uint64_t offset, ByteSpan digests) {
   for (size_t at = 0; at < digests.size(); at += kDigestBytes, offset += kChunk) {
     const auto digest = load_be<uint64_t>(digests, at);
-    if (digest == 0) continue;
+    if (digest == 0 && zeros_ == Zeros::kAsNothing) continue;
     mix(offset);
     mix(digest);
   }

@@ -14,8 +14,11 @@ class ContentId {
  public:
   static constexpr uint64_t kChunk = 64 << 10;
 
+  // Is a chunk of zeros that is added the same as one that is not? Not in an overlay.
+  enum class Zeros : uint8_t { kAsNothing, kAsContent };
+
   // `tag`: of the format, so that images of two formats differ.
-  ContentId(std::string_view tag, uint64_t disk_size);
+  ContentId(std::string_view tag, uint64_t disk_size, Zeros zeros = Zeros::kAsNothing);
 
   // Appends the digests of a part's chunks. Any thread.
   static void digest(ByteSpan bytes, std::vector<std::byte>& digests);
@@ -27,6 +30,7 @@ class ContentId {
  private:
   void mix(uint64_t number);
 
+  Zeros zeros_;
   std::array<uint64_t, 2> state_{};
 };
 

@@ -33,7 +33,7 @@ class ImageWriter {
   virtual Result<void> prepare(ByteSpan bytes, std::vector<std::byte>& prepared) const = 0;
 
   // The bytes at `offset` of the disk, with what prepare() made of them. In ascending order; what
-  // is left out is zeros. May block. REQUIRES: the part lies within the disk.
+  // is left out is zeros, or the parent's. May block. REQUIRES: the part lies within the disk.
   virtual Result<void> write(uint64_t offset, ByteSpan bytes, ByteSpan prepared) = 0;
 
   // All that is left, up to Sink::finish(). May block.

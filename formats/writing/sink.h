@@ -17,7 +17,7 @@ class Sink {
   // Can only take bytes behind those that it has (a pipe, an upload), or any?
   virtual bool is_sequential() const = 0;
 
-  // The size that finish() will be given, when it is known before the first write().
+  // The size (bytes) that finish() will be given, when it is known before the first write().
   virtual void set_size(uint64_t) {}
 
   // Writes all of `bytes` at `offset`, or fails. May block. Of a sequential sink: `offset` is not

@@ -21,6 +21,8 @@ struct HttpLimits {
   // Retry-After counts when it is longer.
   std::chrono::milliseconds first_delay{100};
   std::chrono::milliseconds longest_delay{5'000};
+  // An upload that is sent again from its start waits for a server that long at most.
+  std::chrono::seconds most_retry_after{300};
 };
 
 }  // namespace underlay

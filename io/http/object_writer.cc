@@ -14,9 +14,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr size_t kPiece = 1 << 20;                // bytes
-constexpr milliseconds kLook{100};                // how often an interruption is looked for
-constexpr std::chrono::minutes kLongestDelay{5};  // a server that wants more of it has failed
+constexpr size_t kPiece = 1 << 20;  // bytes
+constexpr milliseconds kLook{100};  // how often an interruption is looked for
 
 Result<void> write_all(ObjectWriter& object, uint64_t size, const ReadBytes& read) {
   object.set_size(size);
@@ -27,6 +26,15 @@ Result<void> write_all(ObjectWriter& object, uint64_t size, const ReadBytes& rea
     TRY(object.append(piece));
   }
   return object.finish();
+}
+
+// An error has what is to be added to that of the try that failed.
+Result<void> check_next_try(milliseconds delay, unsigned tries, const HttpLimits& limits) {
+  if (tries >= limits.tries) return fail(ErrorKind::kIo, " (tried {} times)", tries);
+  if (delay <= limits.most_retry_after) return {};
+  return fail(ErrorKind::kIo, " (it wants {} s until the next try, of at most {}: try later)",
+              std::chrono::ceil<std::chrono::seconds>(delay).count(),
+              limits.most_retry_after.count());
 }
 
 Result<void> wait(milliseconds time, const WriteSettings& settings) {
@@ -54,10 +62,9 @@ Result<void> send_object(const std::string& name, uint64_t size, const ReadBytes
     if (written) return {};
     const auto delay = object->retry_after(tries);
     if (!delay) return written;
-    if (tries >= settings.limits.tries || *delay > kLongestDelay) {
-      Error error = std::move(written).error();
-      error.message += fmt::format(" (tried {} times)", tries);
-      return Failure(std::move(error));
+    if (auto allowed = check_next_try(*delay, tries, settings.limits); !allowed) {
+      written.error().message += allowed.error().message;
+      return written;
     }
     TRY(wait(*delay, settings));
   }

@@ -32,8 +32,8 @@ class ObjectWriter {
   // Blocks until the server has all of it. Nothing may be appended any more.
   virtual Result<void> finish() = 0;
 
-  // After a failure: how long to wait until a new writer may write all of it again, `tries` of
-  // which have failed so. nullopt: that would not help, or was tried already.
+  // After append() or finish() has failed: how long to wait before another writer sends all of it
+  // again, when `tries` have failed. nullopt: that would not help, or this one has tried again.
   virtual std::optional<std::chrono::milliseconds> retry_after(unsigned tries) const = 0;
 };
 
@@ -53,8 +53,9 @@ Result<std::unique_ptr<ObjectWriter>> create_object(const std::string& name,
 // Fills all of `out` with an object's bytes from `offset` on, any number of times.
 using ReadBytes = std::function<Result<void>(uint64_t offset, MutableByteSpan out)>;
 
-// Writes the object of `size` bytes that `read` gives. What a server cannot take now is sent again
-// from the start, as often as settings.limits say. Blocks.
+// Writes the object `name` (as of create_object()) of `size` bytes that `read` gives. What a server
+// cannot take now is sent again from the start, settings.limits.tries times in all. EINTR when it
+// is interrupted. Blocks.
 Result<void> send_object(const std::string& name, uint64_t size, const ReadBytes& read,
                          const WriteSettings& settings);
 

@@ -42,9 +42,17 @@ class PutWriter final : public ObjectWriter {
   // Nothing has been sent yet.
   void set_size(uint64_t bytes) override {
     curl_options().set(easy_.get(), CURLOPT_INFILESIZE_LARGE, static_cast<curl_off_t>(bytes));
+    size_ = bytes;
   }
 
   Result<void> append(ByteSpan bytes) override {
+    appended_ += bytes.size();
+    if (appended_ > size_.value_or(appended_)) return named(wrong_size());
+    // A server that knows the length has an object when it has the last byte: finish() sends that.
+    if (appended_ == size_ && !bytes.empty()) {
+      last_ = bytes.back();
+      bytes = bytes.first(bytes.size() - 1);
+    }
     pending_ = bytes;
     return go_on([&] { return pending_.empty(); }, settings_.limits.stall);
   }
@@ -52,6 +60,8 @@ class PutWriter final : public ObjectWriter {
   Result<void> finish() override {
     // What has been sent to its end is not taken back.
     if (settings_.interrupted()) return fail_errno(EINTR, "interrupted");
+    if (appended_ != size_.value_or(appended_)) return named(wrong_size());
+    if (last_) pending_ = ByteSpan(&*last_, 1);
     ended_ = true;
     TRY(go_on([&] { return result_.has_value(); }, kAnswer));
     auto judged = judge();
@@ -149,10 +159,15 @@ class PutWriter final : public ObjectWriter {
     return named(fail(ErrorKind::kMalformed, "the server says that it has all before it has"));
   }
 
+  Result<void> wrong_size() const {
+    return fail(ErrorKind::kIo, "{} bytes were to be sent, and there are {}", *size_, appended_);
+  }
+
   Result<void> judge() {
     long status = 0;
     curl_options().get(easy_.get(), CURLINFO_RESPONSE_CODE, &status);
-    if (status >= 200 && *result_ != CURLE_OK) status = 0;
+    // Of a refusal, the status says it all, also when the rest of the reply is lost.
+    if (status >= 200 && status < 300 && *result_ != CURLE_OK) status = 0;
     if (status < 200) {
       may_pass_ = is_transient(*result_);
       return fail(
@@ -174,11 +189,14 @@ class PutWriter final : public ObjectWriter {
   CurlList fields_;
   std::array<char, CURL_ERROR_SIZE> reason_{};
   CurlEasy easy_;
-  ByteSpan pending_;    // what append() waits for
-  bool ended_ = false;  // no more will come
+  std::optional<uint64_t> size_;   // of all, when it is known first
+  uint64_t appended_ = 0;          // bytes
+  std::optional<std::byte> last_;  // held back
+  ByteSpan pending_;               // what append() waits for
+  bool ended_ = false;             // no more will come
   std::string document_;
   std::optional<CURLcode> result_;  // the request has ended
-  bool may_pass_ = false;           // what failed
+  bool may_pass_ = false;           // sending it again may help
 };
 
 }  // namespace

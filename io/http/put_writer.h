@@ -1,4 +1,4 @@
-// An object that is sent to a web server with PUT while it is made.
+// An object that is sent to a web server with PUT, while it is made or when it is.
 #pragma once
 
 #include <memory>

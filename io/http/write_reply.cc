@@ -39,8 +39,8 @@ WriteVerdict judge_write(long status, std::string_view document) {
                     "the server takes no files (PUT) at this address");
     case 501:  // Amazon's word for a body whose length is not stated
       return failed(Meaning::kFailed, ErrorKind::kUnsupported,
-                    "the server takes no files (PUT) at this address, or wants to know their "
-                    "length first: send an image that was written to a file");
+                    "the server takes no files (PUT) at this address, or wants to know a file's "
+                    "length first: write the image to a file, and send that");
     case 411:
       return failed(Meaning::kFailed, ErrorKind::kUnsupported,
                     "the server wants to know a file's length first, which is known last: write "

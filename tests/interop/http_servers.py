@@ -18,6 +18,7 @@ import threading
 import harness
 
 LOCATIONS = """
+    # Else a body's length is refused before the method is.
     location /plain/   { alias ROOT/; client_max_body_size 0; }
     # A part of a second for a megabyte: enough to be cut off.
     location /slow/    { alias ROOT/; limit_rate 400k; }
@@ -202,6 +203,7 @@ def etag_of(content):
 
 class Faulty:
     def __init__(self, answer):
+        self.answer = answer
         self.requests = []
         self.over = threading.Event()  # for answers that wait
         lock = threading.Lock()

@@ -261,8 +261,8 @@ def rule_a_library_is_not_asked_for_what_lies_behind_a_parents_end(lab):
     for form, library in (("qcow2", "libqcow"), ("vmdk", "libvmdk")):
         status, out, errors = lab.ours("--second-opinion", chain(lab, form, MIB, 2 * MIB))
         assert status == 2 and not out and errors.count("\n") == 1, (status, out, errors)
-        assert f"base.{form}: ends at {MIB} bytes, and guest offset {MIB}, which {library} " in errors, \
-            errors
+        assert f"base.{form}: ends at {MIB} bytes, and guest offset {MIB}, which {library} " \
+            in errors, errors
 
 
 def rule_a_library_reads_a_chain_of_small_clusters_as_it_is(lab):

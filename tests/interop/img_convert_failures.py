@@ -51,13 +51,14 @@ REFUSED = [
 
 
 def refused_with(lab, named, *words, **how):
-    """In one line, besides the one about --help, that has all of `named`."""
+    """In one line, which is returned, besides the one about --help, that has all of `named`."""
     before = lab.left_in_folder()
     done = lab.run("convert", *words, **how)
     lines = [line for line in done.stderr.splitlines() if "try 'underlay-img" not in line]
     assert done.status == 1 and len(lines) == 1 and not done.stdout, done
     assert named in lines[0], f'"{named}" is not in: {lines[0]}'
     assert lab.left_in_folder() == before, lab.left_in_folder()
+    return lines[0]
 
 
 def rule_what_cannot_be_made_is_refused_before_anything_is_written(lab):

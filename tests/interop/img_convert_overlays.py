@@ -1,5 +1,5 @@
-"""Rules: convert -B, which writes what differs from another image: qcow2 overlays (qemu-img reads them
-back in tests/kernel/transfer.py), and differencing vhds, which libvhdi reads back."""
+"""Rules: convert -B, which writes what differs from another image: qcow2 overlays, which qemu-img
+reads back in tests/kernel/transfer.py, and differencing vhds, which libvhdi reads back."""
 import json
 import os
 import subprocess
@@ -80,6 +80,28 @@ def rule_a_differencing_vhd_is_read_over_its_parent(lab):
         assert os.path.getsize(last) < 8 * KIB
 
 
+def rule_zeros_in_the_map_are_the_disks_not_the_parents(lab):
+    raw = lab.disk("full")
+    base = lab.convert(raw, "base.vhd", "-O", "vpc")
+    disk, ranges = changed(lab, raw, "disk.raw", [(MIB, bytes(128 * KIB))])
+    written = write_overlay(lab, disk, ranges, "written.vhd", "base.vhd")
+    # A hole of the file, at the beginning of a range and all of another.
+    subprocess.run(["fallocate", "-p", "-o", str(MIB), "-l", str(128 * KIB), disk], check=True)
+    overlay = write_overlay(lab, disk, ranges, "punched.vhd", "base.vhd")
+    same_disk(lab, disk, overlay)
+    read_with_libvhdi(disk, base, overlay)
+    assert same_bytes(written, overlay)
+    # Not the identity of one that has none of it.
+    nothing = write_overlay(lab, disk, write_map(lab, [], "none"), "nothing.vhd", "base.vhd")
+    third = write_overlay(lab, disk, write_map(lab, [], "none"), "third.vhd", "punched.vhd")
+    same_disk(lab, disk, third)
+    os.replace(nothing, overlay)
+    assert "has identity" in lab.refusal("map", "-f", "vpc", third)
+    lab.convert(disk, "overlay.qcow2", "-O", "qcow2", "--data-map", ranges, "-B", "base.vhd", "-F",
+                "vpc")
+    lab.output("compare", "-q", "-f", "raw", "-F", "qcow2", disk, lab.path("overlay.qcow2"))
+
+
 def rule_the_same_difference_of_the_same_parent_is_the_same_image(lab):
     raw = lab.disk("full")
     lab.convert(raw, "base.vhd", "-O", "vpc")
@@ -97,13 +119,25 @@ def rule_a_vhd_names_its_parent_wherever_that_is(lab):
     raw = lab.raw_of("disk.raw", MIB, [(0, MIB, "text")])
     ranges = write_map(lab, [(0, 64 * KIB)])
     os.makedirs(lab.path("images/märz 2026"))
-    names = ["base.vhd", "märz 2026/base.vhd", "märz 2026/50%41 – 漢字 😀.vhd", "c:base.vhd"]
-    for name in names:
+    for name in ("base.vhd", "märz 2026/base.vhd", "märz 2026/50%41 – 漢字 😀.vhd", "c:base.vhd"):
         lab.convert(raw, os.path.join("images", name), "-O", "vpc")
-        same_disk(lab, raw, write_overlay(lab, raw, ranges, "images/top.vhd", name))
-    place = lab.path("images/märz 2026/base.vhd")
-    top = write_overlay(lab, raw, ranges, "top.vhd", place)
-    lab.output("compare", "-q", "-f", "raw", "-F", "vpc", "--allow-path", lab.folder, raw, top)
+        top = write_overlay(lab, raw, ranges, "images/top.vhd", name)
+        same_disk(lab, raw, top)
+        said = lab.json("info", "--output=json", top)["format-specific"]["data"]
+        assert said["parent-unicode-name"] == os.path.basename(name), said
+        assert [(one["platform-code"], one["name"]) for one in said["parent-locators"]] == [
+            ("W2ru", ".\\" + name.replace("/", "\\")), ("MacX", "file://./" + name)], said
+    os.makedirs(lab.path("elsewhere"))
+    for name in ("base.vhd", "50%41.vhd"):
+        place = lab.path("elsewhere/" + name)
+        lab.convert(raw, place, "-O", "vpc")
+        lab.convert(lab.raw_of("other.raw", MIB, []), "elsewhere/50A.vhd", "-O", "vpc")
+        top = write_overlay(lab, raw, ranges, "top.vhd", place)
+        lab.output("compare", "-q", "-f", "raw", "-F", "vpc", "--allow-path", lab.folder, raw, top)
+    # Of a link, the folder of what it leads to.
+    os.symlink("images/new.vhd", lab.path("link.vhd"))
+    write_overlay(lab, raw, ranges, "link.vhd", "base.vhd")
+    same_disk(lab, raw, lab.path("images/new.vhd"))
     subprocess.run([os.path.abspath(lab.program), "convert", "-f", "raw", "-O", "vpc", "--data-map",
                     ranges, "-B", "base.vhd", "-F", "vpc", raw, "here.vhd"], check=True,
                    cwd=lab.path("images"))
@@ -117,25 +151,45 @@ def rule_what_cannot_be_a_vhds_parent_is_refused(lab):
     lab.convert(lab.disk("full"), "larger.vhd", "-O", "vpc")
     lab.convert(raw, "base.qcow2", "-O", "qcow2")
 
-    def refuse(named, parent, *options, backing_format="vpc"):
-        refused_with(lab, named, "-f", "raw", "-O", "vpc", "--data-map", ranges, "-B", parent, "-F",
-                     backing_format, *options, raw, lab.path("top.vhd"))
-    refuse("it is no parent", "larger.vhd")
-    refuse("is no VHD", "base.qcow2")
+    def refuse(named, parent, *options, backing_format="vpc", target="top.vhd", secret=None):
+        line = refused_with(lab, named, "-f", "raw", "-O", "vpc", "--data-map", ranges, "-B", parent,
+                            "-F", backing_format, *options, raw, lab.path(target))
+        assert secret is None or secret not in line, line
+    refuse('the parent "larger.vhd" has a disk of', "larger.vhd")
+    refuse("base.qcow2: -B: ", "base.qcow2")
     refuse("none.vhd", "none.vhd")
     refuse("-F: the parent of a vhd is a vhd", "base.qcow2", backing_format="qcow2")
     refuse("a fixed vhd", "base.vhd", "-o", "subformat=fixed")
     refuse("as large as its parent", "base.vhd", "-o", "force_size")
     os.symlink("base.vhd", lab.path("back\\slash.vhd"))
     refuse("backslash", "back\\slash.vhd")
+    # The target's place is its parent's.
+    before = os.stat(lab.path("base.vhd")).st_mtime_ns
+    os.symlink("base.vhd", lab.path("link.vhd"))
+    for parent, target in (("base.vhd", "base.vhd"), ("link.vhd", "base.vhd"),
+                           ("base.vhd", "link.vhd")):
+        for form in ("vpc", "qcow2"):
+            refused_with(lab, "is the target itself", "-f", "raw", "-O", form, "--data-map", ranges,
+                         "-B", parent, "-F", form, raw, lab.path(target))
+    refused_with(lab, "is the target itself", "-f", "raw", "-O", "qcow2", "--data-map", ranges, "-B",
+                 "new", "-F", "qcow2", raw, lab.path("new"))
+    # Or that one's.
+    write_overlay(lab, raw, ranges, "child.vhd", "base.vhd")
+    refuse("is a file of the image that is read", "child.vhd", target="base.vhd")
+    assert os.stat(lab.path("base.vhd")).st_mtime_ns == before
+    # Nor is there a chain to write on.
+    os.rename(lab.path("base.vhd"), lab.path("moved.vhd"))
+    refuse("base.vhd", "child.vhd")
+    refuse("the name is empty", "")
+    refuse("is a URL", "http://host/base.vhd?X-Amz-Signature=s3cr3t", secret="s3cr3t")
 
 
 def rule_an_overlay_is_of_whole_clusters(lab):
     raw = lab.disk("a sector")
-    maps = {"odd": '[{"start": 512, "length": 512, "data": true}]', "none": "[]", "nonsense": "{}"}
-    for name, text in maps.items():
-        with open(lab.path(name), "w", encoding="utf-8") as file:
-            file.write(text)
+    write_map(lab, [(512, 512)], "odd")
+    write_map(lab, [], "none")
+    with open(lab.path("nonsense"), "w", encoding="utf-8") as file:
+        file.write("{}")
     overlay = ["-f", "raw", "-O", "qcow2", "-B", "base.raw"]
     refused_with(lab, "-B: needs", *overlay, "-F", "raw", raw, lab.path("target"))
     full = lab.disk("full")

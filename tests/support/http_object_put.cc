@@ -1,9 +1,9 @@
 // http-object-put: writes an object on a server as io/http does, for tests.
 //   http-object-put NAME EXPECTED PIECE RANGE_MS [GIVE_UP_AT]
 // The object is what comes from standard input, appended in pieces of that many bytes; EXPECTED:
-// WriteSettings::expected. RANGE_MS: HttpLimits::range, a quarter of which is that for a stall.
-// GIVE_UP_AT: behind so many bytes it is left unfinished; "end": behind the last one it
-// is interrupted.
+// WriteSettings::expected, or =SIZE: that is the size, and is stated. RANGE_MS: HttpLimits::range,
+// a quarter of which is that for a stall. GIVE_UP_AT: behind so many bytes it is left unfinished;
+// "end": behind the last one it is interrupted.
 #include <fmt/format.h>
 
 #include <cstdio>
@@ -18,7 +18,8 @@ namespace {
 
 Result<void> run(const std::vector<std::string>& words) {
   WriteSettings settings;
-  settings.expected = std::stoull(words.at(1));
+  const bool states_size = words.at(1).starts_with('=');
+  settings.expected = std::stoull(words.at(1).substr(states_size ? 1 : 0));
   settings.limits.range = std::chrono::milliseconds(std::stoul(words.at(3)));
   settings.limits.connect = settings.limits.range;
   settings.limits.stall = std::chrono::ceil<std::chrono::seconds>(settings.limits.range / 4);
@@ -28,6 +29,7 @@ Result<void> run(const std::vector<std::string>& words) {
   bool interrupted = false;
   settings.interrupted = [&] { return interrupted; };
   const auto object = TRY(create_object(words.at(0), settings));
+  if (states_size) object->set_size(settings.expected);
   std::vector<std::byte> piece(std::stoul(words.at(2)));
   for (uint64_t done = 0;;) {
     const size_t got = std::fread(piece.data(), 1, piece.size(), stdin);

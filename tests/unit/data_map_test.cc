@@ -62,6 +62,7 @@ TEST_CASE("data map: what lies outside is never read") {
   CHECK(run(0, 4) == std::pair(true, uint64_t{4}));
   CHECK(run(12, 100 - 12) == std::pair(false, uint64_t{8}));
   CHECK(run(20, 80) == std::pair(true, uint64_t{30}));
+  CHECK(run(50, 50) == std::pair(false, uint64_t{10}));  // also where the file has a hole
   CHECK(run(60, 40) == std::pair(true, uint64_t{40}));
   CHECK_FALSE(mapped->read_at(99, MutableByteSpan(out).first(2)));
 }

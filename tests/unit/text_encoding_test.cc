@@ -50,5 +50,19 @@ TEST_CASE("text encoding: ASCII is below 128") {
   CHECK_FALSE(is_ascii("a\x80"));
 }
 
+TEST_CASE("text encoding: UTF-8 becomes UTF-16 in either order, when it is UTF-8") {
+  const auto converted = [](std::string_view text, ByteOrder order) {
+    return std::string(as_text(utf8_to_utf16(text, order).value()));
+  };
+  using namespace std::string_literals;
+  CHECK(converted("a\xc3\xa4", ByteOrder::kBig) == "\0a\0\xe4"s);
+  CHECK(converted("a\xc3\xa4", ByteOrder::kLittle) == "a\0\xe4\0"s);
+  CHECK(converted("\xf0\x9f\x98\x80", ByteOrder::kBig) == "\xd8\x3d\xde\0"s);
+  CHECK(converted("", ByteOrder::kBig).empty());
+  for (const char* text : {"\xff", "\xc3", "\xed\xa0\x80"}) {
+    CHECK(utf8_to_utf16(text, ByteOrder::kBig).error().kind == ErrorKind::kMalformed);
+  }
+}
+
 }  // namespace
 }  // namespace underlay

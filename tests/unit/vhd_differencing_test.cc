@@ -1,3 +1,5 @@
+#include "formats/vhd/vhd_differencing.h"
+
 #include <doctest/doctest.h>
 
 #include "formats/metadata.h"
@@ -119,6 +121,28 @@ TEST_CASE("vhd differencing: a child sees all that its parent stores") {
   MemoryFiles files;
   files.add("parent.vhd", parent.build());
   CHECK(read_all(open(differencing().build(), files)) == differencing_content());
+}
+
+TEST_CASE("vhd differencing: names that no VHD can have for its parent are not written") {
+  const std::string long_name(257, 'x');
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"", "no file's name"},
+      {"folder/", "no file's name"},
+      {std::string("a\0b", 3), "NUL"},
+      {"s3://bucket/base.vhd", "URL"},
+      {"a\\b", "backslash"},
+      {"\xff.vhd", "no text in UTF-8"},
+      {long_name, "has 257 UTF-16 units, a vhd holds 256"},
+      {"folder/" + std::string(4096, '/') + "x", "has 4104 bytes, at most 4096"},
+  };
+  for (const auto& [name, words] : cases) {
+    CAPTURE(name);
+    const auto refused = ParentLocators::of(name);
+    REQUIRE(!refused);
+    CHECK(refused.error().kind == ErrorKind::kUsage);
+    CHECK(refused.error().message.find(words) != std::string::npos);
+  }
+  CHECK(ParentLocators::of(long_name.substr(1)));
 }
 
 }  // namespace

@@ -9,9 +9,11 @@
 #include "formats/file_name.h"
 #include "formats/options/option_values.h"
 #include "io/http/remote_name.h"
+#include "tools/img/backing_place.h"
 #include "tools/img/broken_pipe.h"
 #include "tools/img/disk_walk.h"
 #include "tools/img/image_argument.h"
+#include "tools/img/image_files.h"
 #include "tools/img/qemu_size.h"
 #include "tools/img/say.h"
 #include "tools/img/target_format.h"
@@ -121,14 +123,6 @@ class StoredZeros {
   std::vector<std::byte> prepared_;
 };
 
-// Where the backing file of the image `target` is found, as open_source() takes it.
-Result<std::string> place_of_backing(const std::string& target, const std::string& backing) {
-  if (is_remote_name(target)) return name_beside(shown_name(target), backing, {});
-  const auto folder_end = target.find_last_of('/');
-  if (backing.starts_with('/') || folder_end == std::string::npos) return backing;
-  return target.substr(0, folder_end + 1) + backing;
-}
-
 struct Conversion {
   ImageArgument image;
   std::string target;
@@ -138,7 +132,8 @@ struct Conversion {
   unsigned threads = 0;
   NewFile::Durability durability = NewFile::Durability::kInMemory;
   WalkManners manners;
-  bool is_overlay = false;  // what is left out is the backing file's
+  bool is_overlay = false;               // what is left out is the backing file's
+  std::optional<ImageArgument> backing;  // when it is to be read
 };
 
 // Of the operand TARGET.
@@ -148,21 +143,33 @@ Result<std::string> target_name(const std::string& operand) {
   return name == kStandardOutput ? "./" + name : name;
 }
 
+// The backing image, which may have parents of its own: they are found as the source's are.
+Result<ImageArgument> backing_image(const Given& given, const Conversion& conversion) {
+  ImageArgument backing;
+  backing.location = TRY(backing_place(conversion.target, given.last("backing")));
+  backing.path = shown_name(backing.location);
+  backing.open.format = given.last("backing-format");
+  backing.open.parents = conversion.image.open.parents;
+  backing.open.sharing = conversion.image.open.sharing;
+  backing.allowed = conversion.image.allowed;
+  return backing;
+}
+
 Result<Conversion> conversion(const Given& given) {
   TRY(check_cache_option(given));
+  if (given.has("backing") && given.last("backing").empty()) {
+    return fail(ErrorKind::kUsage, "-B: the name is empty");
+  }
   Conversion conversion;
   conversion.target = TRY(target_name(given.operands()[1]));
   conversion.target_format = given.last_or("target-format", "raw");
-  const std::string backing = given.last_or("backing", "");
-  const std::string backing_place =
-      backing.empty() ? "" : TRY(place_of_backing(conversion.target, backing));
   conversion.format = TRY(target_format({.format = conversion.target_format,
                                          .options = given.each("options"),
                                          .compress = given.has("compress"),
                                          .file_name = file_name(shown_name(conversion.target)),
-                                         .backing = backing,
+                                         .backing = given.last_or("backing", ""),
                                          .backing_format = given.last_or("backing-format", ""),
-                                         .backing_place = backing_place}));
+                                         .target = conversion.target}));
   conversion.disk.zero_block = TRY(zero_block(given));
   conversion.threads = TRY(thread_count(given));
   conversion.durability = TRY(durability(given));
@@ -181,6 +188,9 @@ Result<Conversion> conversion(const Given& given) {
       return fail(ErrorKind::kUsage, "-B: needs --data-map and -F");
     }
     conversion.disk.zero_block = 0;
+    if (conversion.format.reads_backing) {
+      conversion.backing = TRY(backing_image(given, conversion));
+    }
   }
   return conversion;
 }
@@ -221,8 +231,16 @@ Result<void> write_disk(const Conversion& conversion, const Disk& disk, ImageWri
   return writer.finish();
 }
 
-Result<std::unique_ptr<Sink>> open_sink(const Conversion& conversion, const Disk& disk) {
+// Nor is the target a file of the backing image's chain.
+Result<void> check_is_not_of(const std::string& target, const Disk& backing) {
+  if (is_remote_name(target)) return check_is_no_source(target, backing);
+  return check_may_be_replaced(target, backing);
+}
+
+Result<std::unique_ptr<Sink>> open_sink(const Conversion& conversion, const Disk& disk,
+                                        const Disk* backing) {
   const bool is_sequential = conversion.format.is_sequential;
+  if (backing != nullptr) TRY(check_is_not_of(conversion.target, *backing));
   if (is_remote_name(conversion.target)) {
     return open_upload(conversion.target, disk, disk.size(),
                        is_sequential ? WriteOrder::kSequential : WriteOrder::kAny);
@@ -245,8 +263,16 @@ Result<int> run(const Given& given) {
   // Else a peer that has gone would leave the half of a file.
   std::optional<BrokenPipeAsError> while_unfinished;
   if (conversion.target != kStandardOutput) while_unfinished.emplace();
-  const auto sink = TRY(open_sink(conversion, *disk));
-  const auto writer = TRY(conversion.format.make_writer(conversion.disk, *sink));
+  std::shared_ptr<const Disk> backing;
+  if (conversion.backing) {
+    auto opened = open_image(*conversion.backing, caches, conversion.manners.quiet);
+    if (!opened) return with_context(std::move(opened).error(), "-B: ");
+    backing = *std::move(opened);
+  }
+  const auto sink = TRY(open_sink(conversion, *disk, backing.get()));
+  const Source* const parent =
+      backing ? &backing->layers().front().reader->image_source() : nullptr;
+  const auto writer = TRY(conversion.format.make_writer(conversion.disk, parent, *sink));
   if (conversion.is_overlay) TRY(check_overlay(conversion, *disk, *writer));
   TRY(write_disk(conversion, *disk, *writer));
   return kDone;

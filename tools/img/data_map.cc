@@ -25,7 +25,7 @@ class MappedSource final : public Source {
   Result<void> read_at(uint64_t offset, MutableByteSpan out) const override {
     if (!range_within(offset, out.size(), size())) return source_->read_at(offset, out);
     while (!out.empty()) {
-      const SourceRun run = range_at(offset, out.size());
+      const SourceRun run = run_at(offset, out.size());
       const auto part = out.first(static_cast<size_t>(run.length));
       if (run.hole) {
         std::ranges::fill(part, std::byte{0});
@@ -38,13 +38,8 @@ class MappedSource final : public Source {
     return {};
   }
 
+  // The source's own holes have data where the map says so: zeros, which an overlay must store.
   SourceRun run_at(uint64_t offset, uint64_t length) const override {
-    const SourceRun run = range_at(offset, length);
-    return run.hole ? run : source_->run_at(offset, run.length);
-  }
-
- private:
-  SourceRun range_at(uint64_t offset, uint64_t length) const {
     const auto next = std::ranges::upper_bound(ranges_, offset, {}, &DataRange::end);
     if (next == ranges_.end()) return {.hole = true, .length = length};
     if (next->begin > offset) {
@@ -53,6 +48,7 @@ class MappedSource final : public Source {
     return {.hole = false, .length = std::min(length, next->end - offset)};
   }
 
+ private:
   std::shared_ptr<const Source> source_;
   std::vector<DataRange> ranges_;
 };

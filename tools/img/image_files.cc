@@ -3,6 +3,7 @@
 #include <fcntl.h>
 
 #include <cerrno>
+#include <filesystem>
 
 #include "io/file_source.h"
 #include "io/image_lock.h"
@@ -18,6 +19,22 @@ bool is_file_of(const Disk& disk, const struct stat& status) {
     }
   }
   return false;
+}
+
+std::string without_links(const std::string& path) {
+  namespace fs = std::filesystem;
+  constexpr int kMostLinks = 40;  // Linux's
+  std::error_code error;
+  if (!fs::is_symlink(path, error)) return path;
+  if (fs::exists(path, error)) {
+    const fs::path target = fs::canonical(path, error);
+    return error ? path : target.string();
+  }
+  fs::path place = path;
+  for (int links = 0; links < kMostLinks && fs::is_symlink(place, error); ++links) {
+    place = place.parent_path() / fs::read_symlink(place, error);
+  }
+  return place.string();
 }
 
 Result<void> check_may_be_replaced(const std::string& path, const Disk& source) {

@@ -12,6 +12,10 @@ namespace underlay::img {
 // Is the file or device with that status one of them, in any layer, or the archive that one is in?
 bool is_file_of(const Disk& disk, const struct stat& status);
 
+// Where a symbolic link leads to, also when nothing is there yet: the link itself is not what is to
+// be replaced. Others stay as they are.
+std::string without_links(const std::string& path);
+
 // May what is made of `source` take the place of the file `path`? Fails when that is one of its
 // files, no regular file, or open as an image for somebody else. What does not exist may. Follows
 // links; never waits.

@@ -12,7 +12,7 @@
 #include "formats/raw/raw_writer.h"
 #include "formats/vhd/vhd_writer.h"
 #include "formats/vmdk/vmdk_writer.h"
-#include "io/open_source.h"
+#include "tools/img/backing_place.h"
 #include "tools/img/creation_options.h"
 
 namespace underlay::img {
@@ -56,7 +56,7 @@ Result<TargetFormat> raw_target(const TargetRequest& request) {
   const auto options = TRY(CreationOptions::parse(request.options, "raw", kKeys));
   TRY(check_fixed(options, "preallocation", "off"));
   TRY(check_not_compressed(request));
-  return TargetFormat{.make_writer = [](const DiskToWrite& disk, Sink& sink)
+  return TargetFormat{.make_writer = [](const DiskToWrite& disk, const Source*, Sink& sink)
                           -> Result<std::unique_ptr<ImageWriter>> { return write_raw(disk, sink); },
                       .is_sequential = true};
 }
@@ -94,15 +94,16 @@ Result<TargetFormat> qcow2_target(const TargetRequest& request) {
   if (image.version == 2 && image.codec != Codec::kDeflate) {
     return fail(ErrorKind::kUsage, "-o compression_type: {} needs compat=1.1", type);
   }
-  return TargetFormat{.make_writer = [image](const DiskToWrite& disk,
+  return TargetFormat{.make_writer = [image](const DiskToWrite& disk, const Source*,
                                              Sink& sink) { return write_qcow2(disk, image, sink); },
                       .is_sequential = false};
 }
 
-// A differencing vhd has its parent's unique id, and size: that one is looked at.
-Result<TargetFormat> vhd_overlay_target(const TargetRequest& request, VhdToWrite image) {
-  if (image.is_fixed)
+// It has its parent's unique id, and size: that one is looked at.
+Result<TargetFormat> differencing_vhd_target(const TargetRequest& request, VhdToWrite image) {
+  if (image.is_fixed) {
     return fail(ErrorKind::kUsage, "-o subformat: a fixed vhd has no parent (-B)");
+  }
   if (image.force_size) {
     return fail(ErrorKind::kUsage, "-o force_size: with -B, a vhd is as large as its parent");
   }
@@ -111,15 +112,18 @@ Result<TargetFormat> vhd_overlay_target(const TargetRequest& request, VhdToWrite
     return fail(ErrorKind::kUsage, "-F: the parent of a vhd is a vhd, vpc, not \"{}\"",
                 printable(request.backing_format, 80));
   }
-  const auto make = [image, name = request.backing, place = request.backing_place](
-                        const DiskToWrite& disk,
+  // Before anything is opened.
+  if (auto locators = vhd::ParentLocators::of(request.backing); !locators) {
+    return with_context(std::move(locators).error(), "-B: ");
+  }
+  const auto make = [image, name = request.backing](
+                        const DiskToWrite& disk, const Source* parent,
                         Sink& sink) -> Result<std::unique_ptr<ImageWriter>> {
-    const auto source = TRY(open_source(place, FileSharing::kNoWriter));
-    VhdToWrite overlay = image;
-    overlay.parent = TRY(vhd_parent(*source, name));
-    return write_vhd(disk, overlay, sink);
+    VhdToWrite child = image;
+    child.parent = TRY(vhd::identify_parent(*parent, name));
+    return write_vhd(disk, child, sink);
   };
-  return TargetFormat{.make_writer = make, .is_sequential = false};
+  return TargetFormat{.make_writer = make, .is_sequential = false, .reads_backing = true};
 }
 
 Result<TargetFormat> vhd_target(const TargetRequest& request) {
@@ -130,8 +134,8 @@ Result<TargetFormat> vhd_target(const TargetRequest& request) {
   TRY(check_not_compressed(request));
   const VhdToWrite image{.is_fixed = subformat == "fixed",
                          .force_size = options.is_on("force_size")};
-  if (!request.backing.empty()) return vhd_overlay_target(request, image);
-  return TargetFormat{.make_writer = [image](const DiskToWrite& disk,
+  if (!request.backing.empty()) return differencing_vhd_target(request, image);
+  return TargetFormat{.make_writer = [image](const DiskToWrite& disk, const Source*,
                                              Sink& sink) { return write_vhd(disk, image, sink); },
                       .is_sequential = image.is_fixed};
 }
@@ -152,7 +156,7 @@ Result<TargetFormat> vmdk_target(const TargetRequest& request) {
                    {"ide", "buslogic", "lsilogic", "legacyESX"}));
   image.hardware_version = options.text("hwversion", image.hardware_version);
   image.file_name = request.file_name;
-  return TargetFormat{.make_writer = [image](const DiskToWrite& disk,
+  return TargetFormat{.make_writer = [image](const DiskToWrite& disk, const Source*,
                                              Sink& sink) { return write_vmdk(disk, image, sink); },
                       .is_sequential = image.stream_optimized};
 }
@@ -160,9 +164,10 @@ Result<TargetFormat> vmdk_target(const TargetRequest& request) {
 struct Target {
   std::string_view format;  // Format::name
   Result<TargetFormat> (*parse)(const TargetRequest& request) = nullptr;
+  bool has_backing = false;  // -B
 };
-constexpr std::array kTargets{Target{"raw", raw_target}, Target{"qcow2", qcow2_target},
-                              Target{"vpc", vhd_target}, Target{"vmdk", vmdk_target}};
+constexpr std::array kTargets{Target{"raw", raw_target}, Target{"qcow2", qcow2_target, true},
+                              Target{"vpc", vhd_target, true}, Target{"vmdk", vmdk_target}};
 
 }  // namespace
 
@@ -176,9 +181,12 @@ Result<TargetFormat> target_format(const TargetRequest& request) {
     return fail(ErrorKind::kUsage, "images of the format {} are read, but not written: {} are",
                 format->name, target_format_names());
   }
-  if (!request.backing.empty() && format->name != "qcow2" && format->name != "vpc") {
-    return fail(ErrorKind::kUsage,
-                "-B: of the formats that are written, qcow2 and vpc have backing files");
+  if (!request.backing.empty()) {
+    if (!target->has_backing) {
+      return fail(ErrorKind::kUsage,
+                  "-B: of the formats that are written, qcow2 and vpc have backing files");
+    }
+    TRY(check_backing_is_kept(request.target, request.backing));
   }
   return target->parse(request);
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "formats/writing/image_writer.h"
+#include "io/source.h"
 
 namespace underlay::img {
 
@@ -17,16 +18,18 @@ struct TargetRequest {
   std::string file_name;             // for formats that have it in the image
   std::string backing{};             // the name of a backing file; "" = none
   std::string backing_format{};
-  std::string backing_place{};  // where it is found from here: open_source()'s name
+  std::string target{};  // the image that is made, a path or a URL
 };
 
-// Makes the writer of one image. Fails where the disk does not fit the format.
-using MakeWriter =
-    std::function<Result<std::unique_ptr<ImageWriter>>(const DiskToWrite& disk, Sink& sink)>;
+// Makes the writer of one image. Fails where the disk does not fit the format. `parent`: the file
+// of the backing image, null unless TargetFormat::reads_backing.
+using MakeWriter = std::function<Result<std::unique_ptr<ImageWriter>>(
+    const DiskToWrite& disk, const Source* parent, Sink& sink)>;
 
 struct TargetFormat {
   MakeWriter make_writer;
   bool is_sequential = false;  // ImageWriter::is_sequential()
+  bool reads_backing = false;  // the image is written by what its backing image is
 };
 
 // kUsage for formats that are not written, and for what such an image cannot have, or has only

@@ -8,7 +8,6 @@
 #include <array>
 #include <cassert>
 #include <cerrno>
-#include <filesystem>
 
 #include "io/image_lock.h"
 #include "tools/common/interruption.h"
@@ -110,24 +109,6 @@ Result<std::unique_ptr<Sink>> standard_output(const Disk& source, NewFile::Durab
   }
   TRY(check_unused(STDOUT_FILENO, kStandardOutputName));
   return std::make_unique<OutputSink>(durability);
-}
-
-// Where a symbolic link leads to, also when nothing is there yet: the link itself is not what is to
-// be replaced.
-std::string without_links(const std::string& path) {
-  namespace fs = std::filesystem;
-  constexpr int kMostLinks = 40;  // Linux's
-  std::error_code error;
-  if (!fs::is_symlink(path, error)) return path;
-  if (fs::exists(path, error)) {
-    const fs::path target = fs::canonical(path, error);
-    return error ? path : target.string();
-  }
-  fs::path place = path;
-  for (int links = 0; links < kMostLinks && fs::is_symlink(place, error); ++links) {
-    place = place.parent_path() / fs::read_symlink(place, error);
-  }
-  return place.string();
 }
 
 }  // namespace

@@ -116,8 +116,11 @@ Result<std::unique_ptr<Sink>> open_spooled(const std::string& url) {
   return std::make_unique<SpooledUpload>(std::move(file), folder, url);
 }
 
-Result<void> check_is_no_source(const std::string& shown, const Disk& source) {
-  for (const Layer& layer : source.layers()) {
+}  // namespace
+
+Result<void> check_is_no_source(const std::string& url, const Disk& disk) {
+  const std::string shown = shown_name(url);
+  for (const Layer& layer : disk.layers()) {
     for (const Source* part : layer.reader->sources()) {
       if (part->file().name() != shown) continue;
       return in_file(fail(ErrorKind::kUsage,
@@ -129,11 +132,9 @@ Result<void> check_is_no_source(const std::string& shown, const Disk& source) {
   return {};
 }
 
-}  // namespace
-
 Result<std::unique_ptr<Sink>> open_upload(const std::string& url, const Disk& source,
                                           uint64_t expected, WriteOrder order) {
-  TRY(check_is_no_source(shown_name(url), source));
+  TRY(check_is_no_source(url, source));
   if (order == WriteOrder::kAny) return open_spooled(url);
   return std::make_unique<UploadSink>(TRY(create_object(url, write_settings(expected))));
 }

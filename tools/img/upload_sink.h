@@ -14,9 +14,13 @@ enum class WriteOrder : uint8_t { kSequential, kAny };
 
 // `url`: http://, https:// or s3:// (io/http/object_writer.h); must be no part of `source`.
 // `expected`: bytes that the image has at most, about. kSequential: they are sent as they come.
-// kAny: they are kept in a file without a name, in TMPDIR or /var/tmp, and sent in Sink::finish().
+// kAny: they are kept in a file without a name, in TMPDIR or /var/tmp, and sent in Sink::finish(),
+// also again while a server cannot take them.
 // The object is there in full, once finish() has succeeded, or as it was.
 Result<std::unique_ptr<Sink>> open_upload(const std::string& url, const Disk& source,
                                           uint64_t expected, WriteOrder order);
+
+// Fails when `url` is where a file of the disk, in any layer, is read from: it is not replaced.
+Result<void> check_is_no_source(const std::string& url, const Disk& disk);
 
 }  // namespace underlay::img

@@ -1,5 +1,9 @@
 #include "tools/thin/prepare_volumes.h"
 
+#include <algorithm>
+#include <array>
+#include <string_view>
+
 #include "tools/thin/activation.h"
 #include "tools/thin/fsck_command.h"
 #include "tools/thin/hydrate_command.h"
@@ -107,7 +111,8 @@ Result<CommandRun> prepare_export(const Operands& operands, const CommandOptions
   if (arguments.since.empty() != arguments.backing.empty()) {
     return fail(ErrorKind::kUsage, "--since and --backing: each needs the other");
   }
-  if (!arguments.since.empty() && arguments.format != "qcow2" && arguments.format != "vpc") {
+  constexpr std::array<std::string_view, 3> kWithOverlays{"qcow2", "vpc", "vhd"};
+  if (!arguments.since.empty() && std::ranges::count(kWithOverlays, arguments.format) == 0) {
     return fail(ErrorKind::kUsage, "--since: say -O qcow2 or -O vpc, which have overlays");
   }
   arguments.compress = options.contains("compress");

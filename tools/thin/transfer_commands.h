@@ -18,7 +18,7 @@ struct ExportArguments {
   bool compress = false;
   // Only what differs from this volume, an older snapshot, as an overlay on its image `backing`.
   std::string since;    // "" = all
-  std::string backing;  // as the overlay is to name it
+  std::string backing;  // as the overlay is to name it; a vhd must be there
   std::string backing_format;
   bool progress = false;  // also when standard error is no terminal
 };

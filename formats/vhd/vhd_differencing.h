@@ -2,42 +2,43 @@
 // "Parent Locator Entries"). What it says when it is read: vhd_parent.h.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "formats/vhd/vhd_layout.h"
 #include "io/source.h"
 
-namespace underlay {
+namespace underlay::vhd {
 
-struct VhdParent {
-  std::string name;  // as the overlay has it: a path from its own folder, or an absolute one
+struct ParentIdentity {
+  std::string name;  // as the child has it: a path from its own folder, or an absolute one
   Guid unique_id{};
-  uint32_t time_stamp = 0;  // seconds since 2000-01-01, UTC
-  uint64_t size = 0;        // of the disk, bytes
+  // Seconds since 2000-01-01, UTC: the parent's own, which an image that is copied keeps. (The
+  // specification has the time when its file was written; no writer keeps that right.)
+  uint32_t time_stamp = 0;
+  uint64_t size = 0;  // of the disk, bytes
 };
 
-// Of the VHD `source`, of any kind. Fails when it cannot be read as one. May block.
-Result<VhdParent> vhd_parent(const Source& source, std::string name);
-
-namespace vhd {
+// Of the VHD `source`, of any kind. Fails when it cannot be read as one, or has no unique_id. May
+// block.
+Result<ParentIdentity> identify_parent(const Source& source, std::string name);
 
 // A parent's names, each as those who read it expect it: the header's (libvhdi), W2ru (Windows),
 // MacX (tapdisk).
-class ParentNames {
+class ParentLocators {
  public:
   // kUsage when no VHD can have the name: it is no UTF-8, too long, a URL, or has a backslash,
   // which separates folders on Windows.
-  static Result<ParentNames> of(const std::string& name);
+  static Result<ParentLocators> of(const std::string& name);
 
-  // Whole sectors, for the locators.
+  // Whole sectors.
   const std::vector<std::byte>& data() const { return data_; }
 
   // Fills the dynamic disk header's fields of the parent, but not its checksum. `data_offset`:
   // where data() lies in the file. REQUIRES: header.size() == kDynamicHeaderBytes.
-  void put(const VhdParent& parent, uint64_t data_offset, MutableByteSpan header) const;
+  void put(const ParentIdentity& parent, uint64_t data_offset, MutableByteSpan header) const;
 
  private:
   void add(std::string_view code, ByteSpan text);
@@ -52,5 +53,4 @@ class ParentNames {
   std::vector<std::byte> data_;
 };
 
-}  // namespace vhd
-}  // namespace underlay
+}  // namespace underlay::vhd
