@@ -27,7 +27,7 @@ import images
 
 PAIRS = 7
 PAIRS_OF_LONG = 3  # packing takes seconds
-DATA_BYTES = 192 << 20
+DATA_BYTES = 128 << 20
 MEMORY = "/dev/shm"
 FILES = "qcow2"
 DENSE = "dense"

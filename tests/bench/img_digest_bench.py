@@ -19,7 +19,7 @@ import time
 import images
 
 PAIRS = 5
-DATA_BYTES = 256 << 20
+DATA_BYTES = 128 << 20
 WANTED_RATIO = 2.0
 KINDS = ("qcow2", "qcow2-zlib", "raw")
 MEMORY = "/dev/shm"
