@@ -126,6 +126,24 @@ def what_was_read_is_read_from_the_server_once():
 
 
 @scenario
+def a_cache_whose_disk_is_full_gives_right_data():
+    one = template("plain.qcow2")
+    disk = pathlib.Path("/run/small")
+    disk.mkdir()
+    must("mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", disk)
+    try:
+        with web_server() as web, keeps(disk / "cache"), pool():
+            device = create("volume", put(web, one))
+            same_contents(device, one.raw)
+            check(os.statvfs(disk).f_bavail * 4096 < 256 << 10, "the disk is not full")
+            guest.drop_caches()
+            same_contents(device, one.raw)
+    finally:
+        must("umount", disk)
+        disk.rmdir()
+
+
+@scenario
 def a_server_that_is_killed_comes_back():
     one = template("plain.qcow2")
     with web_server() as web, keeps(CACHE), pool():
