@@ -135,12 +135,12 @@ TEST_CASE("vhd differencing: names that no VHD can have for its parent are not w
       {long_name, "has 257 UTF-16 units, a vhd holds 256"},
       {"folder/" + std::string(4096, '/') + "x", "has 4104 bytes, at most 4096"},
   };
-  for (const auto& [name, words] : cases) {
-    CAPTURE(name);
-    const auto refused = ParentLocators::of(name);
+  for (const auto& one : cases) {
+    CAPTURE(one.first);
+    const auto refused = ParentLocators::of(one.first);
     REQUIRE(!refused);
     CHECK(refused.error().kind == ErrorKind::kUsage);
-    CHECK(refused.error().message.find(words) != std::string::npos);
+    CHECK(refused.error().message.find(one.second) != std::string::npos);
   }
   CHECK(ParentLocators::of(long_name.substr(1)));
 }
