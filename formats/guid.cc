@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "formats/hex_digit.h"
 #include "io/error.h"
+#include "io/hex_digit.h"
 
 namespace underlay {
 namespace {

@@ -6,6 +6,9 @@
 
 namespace underlay {
 
+// `text` with every %XX decoded; what is no %XX stays as it is.
+std::string percent_decoded(std::string_view text);
+
 // `text` with every byte written as %XX but the unreserved characters and those in `keep`.
 std::string percent_encoded(std::string_view text, std::string_view keep);
 

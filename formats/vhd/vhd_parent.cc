@@ -3,31 +3,15 @@
 #include <algorithm>
 #include <array>
 
-#include "formats/hex_digit.h"
 #include "formats/utf16.h"
 #include "formats/windows_path.h"
+#include "io/percent_encoding.h"
 
 namespace underlay::vhd {
 namespace {
 
 constexpr char32_t kByteOrderMark = 0xfeff;
 constexpr char32_t kSwappedByteOrderMark = 0xfffe;
-
-// RFC 3986 section 2.1; what is no %XX stays as it is.
-std::string percent_decoded(std::string_view text) {
-  std::string decoded;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const int high = text[i] == '%' && text.size() - i > 2 ? hex_digit(text[i + 1]) : -1;
-    const int low = high >= 0 ? hex_digit(text[i + 2]) : -1;
-    if (low < 0) {
-      decoded += text[i];
-      continue;
-    }
-    decoded += static_cast<char>(high * 16 + low);
-    i += 2;
-  }
-  return decoded;
-}
 
 bool is_text(std::string_view name) { return name.find('\0') == std::string_view::npos; }
 

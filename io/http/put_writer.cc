@@ -134,6 +134,7 @@ class PutWriter final : public ObjectWriter {
       const auto now = Clock::now();
       if (pending_.size() != before) until = now + patience;
       if (now >= until) {
+        if (status() >= 300) return ended_early();  // of that, no more need be said
         may_pass_ = true;
         return named(fail(ErrorKind::kIo, "the server has taken nothing for {} s",
                           std::chrono::duration_cast<std::chrono::seconds>(patience).count()));
@@ -163,18 +164,24 @@ class PutWriter final : public ObjectWriter {
     return fail(ErrorKind::kIo, "{} bytes were to be sent, and there are {}", *size_, appended_);
   }
 
-  Result<void> judge() {
+  // 0: there is none.
+  long status() const {
     long status = 0;
     curl_options().get(easy_.get(), CURLINFO_RESPONSE_CODE, &status);
-    // Of a refusal, the status says it all, also when the rest of the reply is lost.
-    if (status >= 200 && status < 300 && *result_ != CURLE_OK) status = 0;
-    if (status < 200) {
+    return status;
+  }
+
+  // Of a refusal, the status says it all, also when the rest of the reply is lost. REQUIRES:
+  // result_, or a refusal.
+  Result<void> judge() {
+    const long code = status();
+    if (code < 300 && (code < 200 || *result_ != CURLE_OK)) {
       may_pass_ = is_transient(*result_);
       return fail(
           ErrorKind::kIo, "{}",
           printable(reason_[0] != '\0' ? reason_.data() : curl_easy_strerror(*result_), 300));
     }
-    WriteVerdict verdict = judge_write(status, document_);
+    WriteVerdict verdict = judge_write(code, document_);
     may_pass_ = verdict.meaning == WriteVerdict::Meaning::kLater;
     return std::move(verdict.result);
   }

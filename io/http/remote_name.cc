@@ -63,13 +63,16 @@ constexpr std::array<SignatureFamily, 4> kFamilies = {{
     {"sig", "", " saoid scid se si sip ske skoid sks skt sktid skv sp spr sr srt ss st sv "},
 }};
 
-// In lower case.
-std::string name_of(std::string_view parameter) {
-  std::string name(parameter.substr(0, parameter.find('=')));
-  std::ranges::transform(name, name.begin(), [](char letter) {
+std::string in_lower_case(std::string_view text) {
+  std::string lower(text);
+  std::ranges::transform(lower, lower.begin(), [](char letter) {
     return letter >= 'A' && letter <= 'Z' ? static_cast<char>(letter - 'A' + 'a') : letter;
   });
-  return name;
+  return lower;
+}
+
+std::string name_of(std::string_view parameter) {
+  return in_lower_case(parameter.substr(0, parameter.find('=')));
 }
 
 std::vector<std::string_view> parameters_of(std::string_view query) {
@@ -98,6 +101,28 @@ bool only_signs(std::string_view parameter, const std::vector<std::string_view>&
   });
 }
 
+std::string without_default_port(std::string authority, std::string_view scheme) {
+  const std::string_view port = scheme == "http://" ? ":80" : ":443";
+  if (authority.ends_with(port)) authority.resize(authority.size() - port.size());
+  return authority;
+}
+
+// RFC 3986, 6.2.2 and 6.2.3, but decoded.
+std::string comparable(const std::string& name) {
+  const std::string shown = shown_name(name);
+  if (!is_remote_name(name) || is_s3_name(name)) return shown;
+  const size_t authority = authority_of(shown);
+  const size_t path = std::min(shown.find('/', authority), shown.size());
+  const std::string scheme = in_lower_case(shown.substr(0, authority));
+  std::string text = scheme + without_default_port(
+                                  in_lower_case(shown.substr(authority, path - authority)), scheme);
+  const std::string decoded = percent_decoded(shown.substr(path));
+  std::vector<std::string_view> parts;
+  if (!resolve_dots(decoded, Empty::kDrop, parts)) return text + decoded;
+  for (const std::string_view part : parts) text.append("/").append(part);
+  return text;
+}
+
 }  // namespace
 
 bool is_s3_name(std::string_view name) { return begins_with(name, kS3); }
@@ -118,6 +143,10 @@ std::string shown_name(const std::string& name) {
   const size_t at = shown.substr(0, end).rfind('@');
   if (at != std::string::npos && at >= start) shown.erase(start, at + 1 - start);
   return shown;
+}
+
+bool may_be_same_object(const std::string& one, const std::string& other) {
+  return comparable(one) == comparable(other);
 }
 
 std::string lasting_url(const std::string& url) {

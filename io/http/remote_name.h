@@ -18,6 +18,11 @@ bool is_s3_name(std::string_view name);
 // they are. Where such an image names a file, the name starts in the folder of this.
 std::string shown_name(const std::string& name);
 
+// Do both names mean one object, however they are written? "Yes" also for some that differ in what
+// a server need not tell apart (RFC 3986, 6.2: %2F and a slash, say), and for versions of an
+// object.
+bool may_be_same_object(const std::string& one, const std::string& other);
+
 // `url`, http or https, without its secrets, but with all that chooses the object: so of its query
 // the version of an object stays, and what signs it (of presigned URLs of Amazon, Google and Azure)
 // goes. "" when the query has anything else, which may be either.

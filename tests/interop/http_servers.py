@@ -13,6 +13,7 @@ import hashlib
 import http.server
 import os
 import re
+import socket
 import threading
 
 import harness
@@ -195,6 +196,18 @@ class Request:
             self.handler.send_header(name, value)
         self.handler.end_headers()
         self.handler.wfile.write(body)
+
+    def refuse_and_end(self, status, headers=(), body=b""):
+        """The same, and the connection ends. What the client has sent is read first: the system tells
+        a client of which there are bytes left that the connection was reset, and drops the reply."""
+        self.refuse(status, {"Connection": "close", **dict(headers)}, body)
+        handler = self.handler
+        handler.close_connection = True
+        handler.connection.settimeout(10)
+        with contextlib.suppress(OSError):
+            handler.connection.shutdown(socket.SHUT_WR)
+            while handler.rfile.read1(1 << 16):
+                pass
 
 
 def etag_of(content):

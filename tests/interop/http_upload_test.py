@@ -342,8 +342,7 @@ def rule_a_length_that_is_known_is_stated(folder):
     for status in (411, 501):
         def wants_length(request, status=status):
             if not request.headers.get("Content-Length"):
-                request.refuse(status, {"Connection": "close"})
-                request.handler.close_connection = True
+                request.refuse_and_end(status)
                 return True
             return False
         shelf = Shelf(wants_length)
@@ -381,13 +380,24 @@ def rule_a_refusal_whose_end_is_lost_is_one(folder):
     disk = make_disk(folder)
 
     def denied(request):
-        request.refuse(403, {"Content-Length": "400", "Connection": "close"},
-                       b"<Error><Code>AccessDenied</Code></Error>")
-        request.handler.close_connection = True
+        request.refuse_and_end(403, {"Content-Length": "400"},
+                               b"<Error><Code>AccessDenied</Code></Error>")
         return True
     with faulty(Shelf(denied)) as server:
         refused(convert("-O", "qcow2", disk, server.url), "403", "AccessDenied")
         assert len(server.requests) == 1, len(server.requests)
+
+
+def rule_a_refusal_whose_end_never_comes_is_one(_):
+    def denied(request):
+        request.handler.send_response(403)
+        request.handler.send_header("Content-Length", "400")
+        request.handler.end_headers()
+        request.handler.wfile.write(b"<Error><Code>AccessDenied</Code>")
+        server.over.wait(60)
+    with faulty(denied) as server:
+        refused(put(server.url, content_of(MIB), range_ms=4_000), "403", "AccessDenied")
+        server.over.set()
 
 
 def rule_an_image_that_is_kept_is_sent_again(folder):
@@ -406,8 +416,7 @@ def rule_an_image_that_is_kept_is_sent_again(folder):
         return request.number < 2
 
     def busy_for_long(request):
-        request.refuse(503, {"Retry-After": "600", "Connection": "close"})
-        request.handler.close_connection = True
+        request.refuse_and_end(503, {"Retry-After": "600"})
         return True
     for fault in (busy_twice, cut_twice):
         shelf = Shelf(fault)
@@ -481,8 +490,25 @@ def rule_an_overlay_is_beside_its_parent_on_the_server(folder):
         refused(write("../base.vhd", url), "-B", "out of")
         refused(write("none.vhd", url), web.url("none.vhd", "put"), "404")
         assert convert("-f", "raw", "-O", "vpc", raw, url)[0] == 0
-        status, _, errors = write("new.vhd", url + "?x=1")
-        assert status == 1 and "is the target itself" in errors, errors
+        # However that is written; nor that one's parent, nor what is read.
+        base = contents_of(os.path.join(web.root, "base.vhd"))
+        for target in ("new.vhd?x=1", "%6eew.vhd", "./new.vhd", "a/../new.vhd"):
+            status, _, errors = write("new.vhd", web.url(target, "put"))
+            assert status == 1 and "is the target itself" in errors, errors
+        for target in ("%62ase.vhd", "./base.vhd"):
+            refused(write("top.vhd", web.url(target, "put")), "is a file of the image that is read")
+            refused(convert("-O", "raw", web.url("base.vhd", "put"), web.url(target, "put")),
+                    "is a file of the image that is read")
+        assert contents_of(os.path.join(web.root, "base.vhd")) == base
+        # A parent in a folder that is allowed.
+        os.mkdir(os.path.join(web.root, "sub"))
+        inner = web.url("sub/top.vhd", "put")
+        refused(write("../base.vhd", inner), "-B", "--allow-path URL")
+        allowed = ["--allow-path", web.url("", "put")]
+        status, _, errors = convert("-f", "raw", "-O", "vpc", "--data-map", ranges, "-B",
+                                    "../base.vhd", "-F", "vpc", *allowed, raw, inner)
+        assert status == 0, errors
+        assert run([IMG, "compare", *allowed, "-f", "raw", raw, inner])[0] == 0
 
 
 def rule_an_image_that_cannot_be_written_to_a_server_is_none(folder):

@@ -3,6 +3,8 @@ reads back in tests/kernel/transfer.py, and differencing vhds, which libvhdi rea
 import json
 import os
 import subprocess
+import tarfile
+import time
 
 import pyvhdi
 
@@ -102,6 +104,15 @@ def rule_zeros_in_the_map_are_the_disks_not_the_parents(lab):
     lab.output("compare", "-q", "-f", "raw", "-F", "qcow2", disk, lab.path("overlay.qcow2"))
 
 
+def rule_holes_are_not_read_for_a_map_alone(lab):
+    raw = lab.raw_of("large.raw", 64 << 30, [(1 << 30, 64 * KIB, "text")])
+    ranges = write_map(lab, [(0, 64 << 30)])
+    begun = time.monotonic()
+    image = lab.convert(raw, "new.qcow2", "-O", "qcow2", "--data-map", ranges)
+    assert time.monotonic() - begun < 30  # reading them takes longer than that
+    lab.output("compare", "-q", "-f", "raw", "-F", "qcow2", raw, image)
+
+
 def rule_the_same_difference_of_the_same_parent_is_the_same_image(lab):
     raw = lab.disk("full")
     lab.convert(raw, "base.vhd", "-O", "vpc")
@@ -176,6 +187,18 @@ def rule_what_cannot_be_a_vhds_parent_is_refused(lab):
     # Or that one's.
     write_overlay(lab, raw, ranges, "child.vhd", "base.vhd")
     refuse("is a file of the image that is read", "child.vhd", target="base.vhd")
+    refuse("disk.raw: is a file of the image", "base.vhd", target="disk.raw")
+    lab.qcow2("a.qcow2", "1M")
+    lab.qcow2("b.qcow2", "1M", backing=lab.path("a.qcow2"))
+    os.symlink("nothing", lab.path("dangling"))
+    for parent, target in (("b.qcow2", "a.qcow2"), ("nothing", "dangling")):
+        refused_with(lab, "choose another name", "-f", "raw", "-O", "qcow2", "--data-map", ranges,
+                     "-B", parent, "-F", "qcow2", raw, lab.path(target))
+    # What no image finds.
+    with tarfile.open(lab.path("archive.tar"), "w") as archive:
+        archive.add(lab.path("base.vhd"), "base.vhd")
+    for name in ("archive.tar", "archive.tar#base.vhd"):
+        refuse("unpack it", name)
     assert os.stat(lab.path("base.vhd")).st_mtime_ns == before
     # Nor is there a chain to write on.
     os.rename(lab.path("base.vhd"), lab.path("moved.vhd"))

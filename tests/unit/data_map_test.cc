@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "io/memory_source.h"
@@ -46,8 +47,8 @@ TEST_CASE("data map: what is no map is refused") {
 
 TEST_CASE("data map: what lies outside is never read") {
   std::vector<std::byte> bytes(100, std::byte{7});
-  const auto mapped =
-      with_data_map(std::make_shared<MemorySource>(std::move(bytes), "m"), {{10, 20}, {50, 60}});
+  const auto mapped = with_data_map(std::make_shared<MemorySource>(std::move(bytes), "m"),
+                                    {{10, 20}, {50, 60}}, FileHoles::kHoles);
   std::vector<std::byte> out(100);
   REQUIRE(mapped->read_at(0, out));
   for (size_t i = 0; i < out.size(); ++i) {
@@ -62,9 +63,34 @@ TEST_CASE("data map: what lies outside is never read") {
   CHECK(run(0, 4) == std::pair(true, uint64_t{4}));
   CHECK(run(12, 100 - 12) == std::pair(false, uint64_t{8}));
   CHECK(run(20, 80) == std::pair(true, uint64_t{30}));
-  CHECK(run(50, 50) == std::pair(false, uint64_t{10}));  // also where the file has a hole
   CHECK(run(60, 40) == std::pair(true, uint64_t{40}));
   CHECK_FALSE(mapped->read_at(99, MutableByteSpan(out).first(2)));
+}
+
+// A file that is all hole.
+class HoleSource final : public Source {
+ public:
+  const std::string& name() const override { return name_; }
+  uint64_t size() const override { return 100; }
+  Result<void> read_at(uint64_t, MutableByteSpan out) const override {
+    std::ranges::fill(out, std::byte{0});
+    return {};
+  }
+  SourceRun run_at(uint64_t, uint64_t length) const override {
+    return {.hole = true, .length = length};
+  }
+
+ private:
+  std::string name_ = "hole";
+};
+
+TEST_CASE("data map: holes of the file within it are holes, or data of an overlay") {
+  for (const auto holes : {FileHoles::kHoles, FileHoles::kData}) {
+    const auto mapped = with_data_map(std::make_shared<HoleSource>(), {{10, 20}}, holes);
+    CHECK(mapped->run_at(0, 100).hole);
+    CHECK(mapped->run_at(12, 88).hole == (holes == FileHoles::kHoles));
+    CHECK(mapped->run_at(12, 88).length == 8);
+  }
 }
 
 }  // namespace

@@ -116,5 +116,25 @@ TEST_CASE("remote name: the operator allows further folders") {
   CHECK(remote_folder("http://u:p@host/a").error().kind == ErrorKind::kUsage);
 }
 
+TEST_CASE("remote names: one object has many") {
+  for (const char* other :
+       {"http://host/a/base+1.vhd", "HTTP://HOST/a/base+1.vhd", "http://host:80/a/base+1.vhd",
+        "http://host/a/base%2B1.vhd", "http://host/%61/base%2b1.vhd", "http://host/./a/base+1.vhd",
+        "http://host/a/../a//base+1.vhd", "http://user:word@host/a/base+1.vhd?signature=x"}) {
+    CAPTURE(other);
+    CHECK(may_be_same_object("http://host/a/base+1.vhd", other));
+  }
+  for (const char* other :
+       {"https://host/a/base+1.vhd", "http://host:8080/a/base+1.vhd", "http://host/a/base1.vhd",
+        "http://host/A/base+1.vhd", "http://other/a/base+1.vhd", "s3://host/a/base+1.vhd",
+        "/host/a/base+1.vhd"}) {
+    CAPTURE(other);
+    CHECK(!may_be_same_object("http://host/a/base+1.vhd", other));
+  }
+  CHECK(may_be_same_object("https://host:443/a", "https://host/a"));
+  CHECK(may_be_same_object("s3://bucket/a+b", "s3://bucket/a+b"));
+  CHECK(!may_be_same_object("s3://bucket/a+b", "s3://bucket/a%2Bb"));  // keys are not encoded
+}
+
 }  // namespace
 }  // namespace underlay

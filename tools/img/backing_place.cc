@@ -16,16 +16,19 @@ bool is_same_file(const std::string& one, const std::string& other) {
   if (::stat(one.c_str(), &a) == 0 && ::stat(other.c_str(), &b) == 0) {
     return identity_of(a) == identity_of(b);
   }
-  std::error_code error;
-  const auto absolute = [&](const std::string& path) {
-    return std::filesystem::absolute(path, error).lexically_normal();
+  // Nothing is there yet, but there may be links on the way.
+  const auto place = [](const std::string& path) {
+    std::error_code error;
+    const auto absolute = std::filesystem::absolute(without_links(path), error);
+    return std::filesystem::weakly_canonical(absolute, error);
   };
-  return absolute(one) == absolute(other);
+  return place(one) == place(other);
 }
 
 }  // namespace
 
-Result<std::string> backing_place(const std::string& target, const std::string& backing) {
+Result<std::string> backing_place(const std::string& target, const std::string& backing,
+                                  const std::vector<std::string>& allowed) {
   if (!is_remote_name(target)) {
     return (std::filesystem::path(without_links(target)).parent_path() / backing).string();
   }
@@ -37,19 +40,21 @@ Result<std::string> backing_place(const std::string& target, const std::string& 
                         printable(backing, 200)),
                    shown);
   }
-  auto beside = name_beside(shown, backing, {});
+  std::vector<std::string> folders;
+  for (const std::string& folder : allowed) {
+    if (is_remote_name(folder)) folders.push_back(TRY(remote_folder(folder)));
+  }
+  auto beside = name_beside(shown, backing, folders);
   if (!beside) return with_context(std::move(beside).error(), "-B: ");
   return beside;
 }
 
-Result<void> check_backing_is_kept(const std::string& target, const std::string& backing) {
-  const auto place = backing_place(target, backing);
-  if (!place) return {};  // nor is it the target
-  if (is_remote_name(target) ? *place != shown_name(target) : !is_same_file(*place, target)) {
-    return {};
-  }
-  return fail(ErrorKind::kUsage, "-B: \"{}\" is the target itself: choose another name for that",
-              printable(shown_name(backing), 200));
+Result<void> check_backing_is_kept(const std::string& target, const std::string& place) {
+  const bool is_same =
+      is_remote_name(target) ? may_be_same_object(place, target) : is_same_file(place, target);
+  if (!is_same) return {};
+  return fail(ErrorKind::kUsage, "-B: {} is the target itself: choose another name for that",
+              printable(shown_name(place), 200));
 }
 
 }  // namespace underlay::img

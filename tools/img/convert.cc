@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <filesystem>
 #include <optional>
 
 #include "formats/file_name.h"
@@ -132,8 +133,8 @@ struct Conversion {
   unsigned threads = 0;
   NewFile::Durability durability = NewFile::Durability::kInMemory;
   WalkManners manners;
-  bool is_overlay = false;               // what is left out is the backing file's
-  std::optional<ImageArgument> backing;  // when it is to be read
+  bool is_overlay = false;  // what is left out is the backing file's
+  std::optional<ImageArgument> backing;
 };
 
 // Of the operand TARGET.
@@ -146,7 +147,9 @@ Result<std::string> target_name(const std::string& operand) {
 // The backing image, which may have parents of its own: they are found as the source's are.
 Result<ImageArgument> backing_image(const Given& given, const Conversion& conversion) {
   ImageArgument backing;
-  backing.location = TRY(backing_place(conversion.target, given.last("backing")));
+  backing.location =
+      TRY(backing_place(conversion.target, given.last("backing"), conversion.image.allowed));
+  TRY(check_backing_is_kept(conversion.target, backing.location));
   backing.path = shown_name(backing.location);
   backing.open.format = given.last("backing-format");
   backing.open.parents = conversion.image.open.parents;
@@ -168,8 +171,7 @@ Result<Conversion> conversion(const Given& given) {
                                          .compress = given.has("compress"),
                                          .file_name = file_name(shown_name(conversion.target)),
                                          .backing = given.last_or("backing", ""),
-                                         .backing_format = given.last_or("backing-format", ""),
-                                         .target = conversion.target}));
+                                         .backing_format = given.last_or("backing-format", "")}));
   conversion.disk.zero_block = TRY(zero_block(given));
   conversion.threads = TRY(thread_count(given));
   conversion.durability = TRY(durability(given));
@@ -188,9 +190,14 @@ Result<Conversion> conversion(const Given& given) {
       return fail(ErrorKind::kUsage, "-B: needs --data-map and -F");
     }
     conversion.disk.zero_block = 0;
-    if (conversion.format.reads_backing) {
-      conversion.backing = TRY(backing_image(given, conversion));
+    conversion.image.file_holes = FileHoles::kData;
+    auto backing = backing_image(given, conversion);
+    // An image whose backing file nobody looks at may name any.
+    if (!backing &&
+        (conversion.format.reads_backing || backing.error().kind == ErrorKind::kUsage)) {
+      return Failure(std::move(backing).error());
     }
+    if (backing) conversion.backing = *std::move(backing);
   }
   return conversion;
 }
@@ -231,16 +238,33 @@ Result<void> write_disk(const Conversion& conversion, const Disk& disk, ImageWri
   return writer.finish();
 }
 
-// Nor is the target a file of the backing image's chain.
-Result<void> check_is_not_of(const std::string& target, const Disk& backing) {
-  if (is_remote_name(target)) return check_is_no_source(target, backing);
-  return check_may_be_replaced(target, backing);
+// Of an object on a server, nobody knows.
+bool is_there(const std::string& target) {
+  std::error_code error;
+  return !is_remote_name(target) && std::filesystem::exists(target, error);
 }
 
-Result<std::unique_ptr<Sink>> open_sink(const Conversion& conversion, const Disk& disk,
-                                        const Disk* backing) {
+// The backing image, which must not have the target in its chain. Null when the format does not
+// need it and it cannot be opened, or there is nothing to be replaced.
+Result<std::shared_ptr<const Disk>> open_backing(const Conversion& conversion, Caches& caches) {
+  const bool is_read = conversion.format.reads_backing;
+  if (!conversion.backing || (!is_read && !is_there(conversion.target))) return nullptr;
+  auto opened = open_image(*conversion.backing, caches, conversion.manners.quiet || !is_read);
+  if (!opened && !is_read) return nullptr;
+  if (!opened) return with_context(std::move(opened).error(), "-B: ");
+  const Source& file = (*opened)->layers().front().reader->image_source();
+  if (is_read && &file.file() != &file) {
+    return in_file(fail(ErrorKind::kUsage,
+                        "-B: is in an archive, or compressed, where no image finds its parent: "
+                        "unpack it"),
+                   file.name());
+  }
+  TRY(check_is_no_file_of(conversion.target, **opened));
+  return opened;
+}
+
+Result<std::unique_ptr<Sink>> open_sink(const Conversion& conversion, const Disk& disk) {
   const bool is_sequential = conversion.format.is_sequential;
-  if (backing != nullptr) TRY(check_is_not_of(conversion.target, *backing));
   if (is_remote_name(conversion.target)) {
     return open_upload(conversion.target, disk, disk.size(),
                        is_sequential ? WriteOrder::kSequential : WriteOrder::kAny);
@@ -263,13 +287,8 @@ Result<int> run(const Given& given) {
   // Else a peer that has gone would leave the half of a file.
   std::optional<BrokenPipeAsError> while_unfinished;
   if (conversion.target != kStandardOutput) while_unfinished.emplace();
-  std::shared_ptr<const Disk> backing;
-  if (conversion.backing) {
-    auto opened = open_image(*conversion.backing, caches, conversion.manners.quiet);
-    if (!opened) return with_context(std::move(opened).error(), "-B: ");
-    backing = *std::move(opened);
-  }
-  const auto sink = TRY(open_sink(conversion, *disk, backing.get()));
+  const auto backing = TRY(open_backing(conversion, caches));
+  const auto sink = TRY(open_sink(conversion, *disk));
   const Source* const parent =
       backing ? &backing->layers().front().reader->image_source() : nullptr;
   const auto writer = TRY(conversion.format.make_writer(conversion.disk, parent, *sink));

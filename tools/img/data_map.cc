@@ -12,8 +12,8 @@ constexpr uint64_t kMaxFile = 256 << 20;  // bytes
 // Reads of holes are answered here: what lies there may be anything.
 class MappedSource final : public Source {
  public:
-  MappedSource(std::shared_ptr<const Source> source, std::vector<DataRange> ranges)
-      : source_(std::move(source)), ranges_(std::move(ranges)) {}
+  MappedSource(std::shared_ptr<const Source> source, std::vector<DataRange> ranges, FileHoles holes)
+      : source_(std::move(source)), ranges_(std::move(ranges)), holes_(holes) {}
 
   const std::string& name() const override { return source_->name(); }
   uint64_t size() const override { return source_->size(); }
@@ -25,7 +25,7 @@ class MappedSource final : public Source {
   Result<void> read_at(uint64_t offset, MutableByteSpan out) const override {
     if (!range_within(offset, out.size(), size())) return source_->read_at(offset, out);
     while (!out.empty()) {
-      const SourceRun run = run_at(offset, out.size());
+      const SourceRun run = range_at(offset, out.size());
       const auto part = out.first(static_cast<size_t>(run.length));
       if (run.hole) {
         std::ranges::fill(part, std::byte{0});
@@ -38,8 +38,14 @@ class MappedSource final : public Source {
     return {};
   }
 
-  // The source's own holes have data where the map says so: zeros, which an overlay must store.
   SourceRun run_at(uint64_t offset, uint64_t length) const override {
+    const SourceRun run = range_at(offset, length);
+    if (run.hole || holes_ == FileHoles::kData) return run;
+    return source_->run_at(offset, run.length);
+  }
+
+ private:
+  SourceRun range_at(uint64_t offset, uint64_t length) const {
     const auto next = std::ranges::upper_bound(ranges_, offset, {}, &DataRange::end);
     if (next == ranges_.end()) return {.hole = true, .length = length};
     if (next->begin > offset) {
@@ -48,9 +54,9 @@ class MappedSource final : public Source {
     return {.hole = false, .length = std::min(length, next->end - offset)};
   }
 
- private:
   std::shared_ptr<const Source> source_;
   std::vector<DataRange> ranges_;
+  FileHoles holes_;
 };
 
 Failure malformed(const std::string& path, const char* what) {
@@ -101,8 +107,8 @@ Result<std::vector<DataRange>> read_data_map(const std::string& path) {
 }
 
 std::shared_ptr<const Source> with_data_map(std::shared_ptr<const Source> source,
-                                            std::vector<DataRange> ranges) {
-  return std::make_shared<MappedSource>(std::move(source), std::move(ranges));
+                                            std::vector<DataRange> ranges, FileHoles holes) {
+  return std::make_shared<MappedSource>(std::move(source), std::move(ranges), holes);
 }
 
 }  // namespace underlay::img

@@ -1,6 +1,7 @@
 // Which parts of a raw disk have data, told by somebody who knows better than the disk.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,8 +22,11 @@ struct DataRange {
 // Blocks.
 Result<std::vector<DataRange>> read_data_map(const std::string& path);
 
+// What holes of the source within the ranges are: holes, or data, zeros that are to be stored.
+enum class FileHoles : uint8_t { kHoles, kData };
+
 // `source`, of which what lies outside of `ranges` is holes.
 std::shared_ptr<const Source> with_data_map(std::shared_ptr<const Source> source,
-                                            std::vector<DataRange> ranges);
+                                            std::vector<DataRange> ranges, FileHoles holes);
 
 }  // namespace underlay::img

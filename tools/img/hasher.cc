@@ -6,7 +6,7 @@
 #include <cassert>
 
 #include "formats/encryption/crypto_on_demand.h"
-#include "formats/hex_digit.h"
+#include "io/hex_digit.h"
 
 namespace underlay::img {
 namespace {

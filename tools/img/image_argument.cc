@@ -49,8 +49,8 @@ Result<OpenedDisk> open_local_disk(const ImageArgument& image, Caches& caches,
   const Confinement confinement = TRY(Confinement::create(image.allowed, image.open.sharing));
   if (image.data_map) {
     OpenedFile file;
-    file.source =
-        with_data_map(TRY(open_source(image.location, image.open.sharing)), *image.data_map);
+    file.source = with_data_map(TRY(open_source(image.location, image.open.sharing)),
+                                *image.data_map, image.file_holes);
     file.path = image.path;
     return open_disk(std::move(file), image.open, confinement, caches, visit);
   }

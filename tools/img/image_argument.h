@@ -22,6 +22,7 @@ struct ImageArgument {
   std::vector<std::string> allowed;  // --allow-path
   // What of a raw disk has data; nullopt: whatever is stored.
   std::optional<std::vector<DataRange>> data_map{};
+  FileHoles file_holes = FileHoles::kHoles;  // within that
 
   bool is_export() const;  // of an NBD server
 };

@@ -6,10 +6,23 @@
 #include <filesystem>
 
 #include "io/file_source.h"
+#include "io/http/remote_name.h"
 #include "io/image_lock.h"
 #include "io/unique_fd.h"
 
 namespace underlay::img {
+namespace {
+
+bool is_object_of(const Disk& disk, const std::string& url) {
+  for (const Layer& layer : disk.layers()) {
+    for (const Source* source : layer.reader->sources()) {
+      if (may_be_same_object(source->file().name(), url)) return true;
+    }
+  }
+  return false;
+}
+
+}  // namespace
 
 bool is_file_of(const Disk& disk, const struct stat& status) {
   const FileIdentity asked = identity_of(status);
@@ -37,15 +50,22 @@ std::string without_links(const std::string& path) {
   return place.string();
 }
 
+Result<void> check_is_no_file_of(const std::string& target, const Disk& disk) {
+  struct stat status;
+  const bool is_file = is_remote_name(target)
+                           ? is_object_of(disk, target)
+                           : ::stat(target.c_str(), &status) == 0 && is_file_of(disk, status);
+  if (!is_file) return {};
+  return in_file(fail(ErrorKind::kUsage,
+                      "is a file of the image that is read, and is not replaced: choose another "
+                      "name"),
+                 shown_name(target));
+}
+
 Result<void> check_may_be_replaced(const std::string& path, const Disk& source) {
   struct stat status;
   if (::stat(path.c_str(), &status) != 0) return {};
-  if (is_file_of(source, status)) {
-    return in_file(fail(ErrorKind::kUsage,
-                        "is a file of the image that is read, and is not "
-                        "replaced: choose another name"),
-                   path);
-  }
+  TRY(check_is_no_file_of(path, source));
   if (!S_ISREG(status.st_mode)) {
     return in_file(fail(ErrorKind::kUsage, "is no regular file, and is not replaced"), path);
   }

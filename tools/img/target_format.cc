@@ -12,7 +12,6 @@
 #include "formats/raw/raw_writer.h"
 #include "formats/vhd/vhd_writer.h"
 #include "formats/vmdk/vmdk_writer.h"
-#include "tools/img/backing_place.h"
 #include "tools/img/creation_options.h"
 
 namespace underlay::img {
@@ -181,12 +180,9 @@ Result<TargetFormat> target_format(const TargetRequest& request) {
     return fail(ErrorKind::kUsage, "images of the format {} are read, but not written: {} are",
                 format->name, target_format_names());
   }
-  if (!request.backing.empty()) {
-    if (!target->has_backing) {
-      return fail(ErrorKind::kUsage,
-                  "-B: of the formats that are written, qcow2 and vpc have backing files");
-    }
-    TRY(check_backing_is_kept(request.target, request.backing));
+  if (!request.backing.empty() && !target->has_backing) {
+    return fail(ErrorKind::kUsage,
+                "-B: of the formats that are written, qcow2 and vpc have backing files");
   }
   return target->parse(request);
 }

@@ -18,7 +18,6 @@ struct TargetRequest {
   std::string file_name;             // for formats that have it in the image
   std::string backing{};             // the name of a backing file; "" = none
   std::string backing_format{};
-  std::string target{};  // the image that is made, a path or a URL
 };
 
 // Makes the writer of one image. Fails where the disk does not fit the format. `parent`: the file

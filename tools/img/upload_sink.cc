@@ -13,6 +13,7 @@
 #include "io/http/remote_name.h"
 #include "io/unique_fd.h"
 #include "tools/common/interruption.h"
+#include "tools/img/image_files.h"
 
 namespace underlay::img {
 namespace {
@@ -118,23 +119,9 @@ Result<std::unique_ptr<Sink>> open_spooled(const std::string& url) {
 
 }  // namespace
 
-Result<void> check_is_no_source(const std::string& url, const Disk& disk) {
-  const std::string shown = shown_name(url);
-  for (const Layer& layer : disk.layers()) {
-    for (const Source* part : layer.reader->sources()) {
-      if (part->file().name() != shown) continue;
-      return in_file(fail(ErrorKind::kUsage,
-                          "is a file of the image that is read, and is not replaced: choose "
-                          "another name"),
-                     shown);
-    }
-  }
-  return {};
-}
-
 Result<std::unique_ptr<Sink>> open_upload(const std::string& url, const Disk& source,
                                           uint64_t expected, WriteOrder order) {
-  TRY(check_is_no_source(url, source));
+  TRY(check_is_no_file_of(url, source));
   if (order == WriteOrder::kAny) return open_spooled(url);
   return std::make_unique<UploadSink>(TRY(create_object(url, write_settings(expected))));
 }

@@ -20,7 +20,4 @@ enum class WriteOrder : uint8_t { kSequential, kAny };
 Result<std::unique_ptr<Sink>> open_upload(const std::string& url, const Disk& source,
                                           uint64_t expected, WriteOrder order);
 
-// Fails when `url` is where a file of the disk, in any layer, is read from: it is not replaced.
-Result<void> check_is_no_source(const std::string& url, const Disk& disk);
-
 }  // namespace underlay::img

@@ -94,6 +94,8 @@ void declare_export(OptionList& options) {
   add("backing", value("FILE"),
       "with --since: the image of that snapshot, as the overlay names it");
   add("backing-format", value("FORMAT"), "of that image (default: the overlay's)");
+  add("allow-path", boost::program_options::value<Operands>()->value_name("DIR"),
+      "that image, a vhd, may name parents in DIR, too; repeatable");
   add("compress,c", "compress what is stored (qcow2, streamOptimized vmdk)");
   add("progress", "show progress also when standard error is no terminal");
 }
@@ -114,6 +116,9 @@ Result<CommandRun> prepare_export(const Operands& operands, const CommandOptions
   constexpr std::array<std::string_view, 3> kWithOverlays{"qcow2", "vpc", "vhd"};
   if (!arguments.since.empty() && std::ranges::count(kWithOverlays, arguments.format) == 0) {
     return fail(ErrorKind::kUsage, "--since: say -O qcow2 or -O vpc, which have overlays");
+  }
+  if (options.contains("allow-path")) {
+    arguments.allow_paths = options["allow-path"].as<Operands>();
   }
   arguments.compress = options.contains("compress");
   arguments.progress = options.contains("progress");

@@ -98,6 +98,8 @@ std::vector<std::string> convert_words(const Export& state) {
   for (const std::string& option : state.arguments.options)
     words.insert(words.end(), {"-o", option});
   if (state.arguments.compress) words.emplace_back("-c");
+  for (const std::string& folder : state.arguments.allow_paths)
+    words.insert(words.end(), {"--allow-path", folder});
   if (!state.arguments.since.empty()) {
     words.insert(words.end(),
                  {"-B", state.arguments.backing, "-F", state.arguments.backing_format});

@@ -20,7 +20,8 @@ struct ExportArguments {
   std::string since;    // "" = all
   std::string backing;  // as the overlay is to name it; a vhd must be there
   std::string backing_format;
-  bool progress = false;  // also when standard error is no terminal
+  std::vector<std::string> allow_paths;  // folders in which parents of that image may lie
+  bool progress = false;                 // also when standard error is no terminal
 };
 // Writes the volume as an image, as it is at this moment: of a snapshot that is made for this, and
 // removed. Only what the pool has of it, and what its image has data in, is read. The image is

@@ -1,4 +1,4 @@
-// Hexadecimal digits in texts of images.
+// Hexadecimal digits in texts.
 #pragma once
 
 namespace underlay {
