@@ -119,7 +119,7 @@ class PutWriter final : public ObjectWriter {
   Result<void> go_on(Done done, std::chrono::seconds patience) {
     if (result_) return ended_early();
     curl_easy_pause(easy_.get(), CURLPAUSE_CONT);
-    auto until = Clock::now() + patience;
+    auto last = Clock::now();  // when a byte was taken
     while (!done()) {
       const size_t before = pending_.size();
       int running = 0;
@@ -132,9 +132,11 @@ class PutWriter final : public ObjectWriter {
       if (result_) return ended_early();
       if (settings_.interrupted()) return fail_errno(EINTR, "interrupted");
       const auto now = Clock::now();
-      if (pending_.size() != before) until = now + patience;
-      if (now >= until) {
-        if (status() >= 300) return ended_early();  // of that, no more need be said
+      if (pending_.size() != before) last = now;
+      // Of a refusal, no more need be said.
+      const bool is_refused = status() >= 300;
+      if (now - last >= (is_refused ? std::min(patience, settings_.limits.stall) : patience)) {
+        if (is_refused) return ended_early();
         may_pass_ = true;
         return named(fail(ErrorKind::kIo, "the server has taken nothing for {} s",
                           std::chrono::duration_cast<std::chrono::seconds>(patience).count()));
@@ -166,9 +168,10 @@ class PutWriter final : public ObjectWriter {
 
   // 0: there is none.
   long status() const {
+    constexpr long kExpectationFailed = 417;  // libcurl sends the request again, without Expect
     long status = 0;
     curl_options().get(easy_.get(), CURLINFO_RESPONSE_CODE, &status);
-    return status;
+    return status == kExpectationFailed && result_ != CURLE_OK ? 0 : status;
   }
 
   // Of a refusal, the status says it all, also when the rest of the reply is lost. REQUIRES:

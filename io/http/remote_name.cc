@@ -102,24 +102,38 @@ bool only_signs(std::string_view parameter, const std::vector<std::string_view>&
 }
 
 std::string without_default_port(std::string authority, std::string_view scheme) {
-  const std::string_view port = scheme == "http://" ? ":80" : ":443";
-  if (authority.ends_with(port)) authority.resize(authority.size() - port.size());
-  return authority;
+  const size_t colon = authority.rfind(':');
+  if (colon == std::string::npos || authority.ends_with(']')) return authority;
+  std::string_view port = std::string_view(authority).substr(colon + 1);
+  port.remove_prefix(std::min(port.find_first_not_of('0'), port.size()));
+  const bool is_default = port.empty() || port == (scheme == "http://" ? "80" : "443");
+  return authority.substr(0, colon) + (is_default ? "" : ":" + std::string(port));
 }
 
 // RFC 3986, 6.2.2 and 6.2.3, but decoded.
 std::string comparable(const std::string& name) {
   const std::string shown = shown_name(name);
-  if (!is_remote_name(name) || is_s3_name(name)) return shown;
+  if (!is_remote_name(name)) return shown;
   const size_t authority = authority_of(shown);
-  const size_t path = std::min(shown.find('/', authority), shown.size());
   const std::string scheme = in_lower_case(shown.substr(0, authority));
+  if (is_s3_name(name)) return scheme + shown.substr(authority);
+  const size_t path = std::min(shown.find('/', authority), shown.size());
   std::string text = scheme + without_default_port(
                                   in_lower_case(shown.substr(authority, path - authority)), scheme);
   const std::string decoded = percent_decoded(shown.substr(path));
   std::vector<std::string_view> parts;
-  if (!resolve_dots(decoded, Empty::kDrop, parts)) return text + decoded;
-  for (const std::string_view part : parts) text.append("/").append(part);
+  for (size_t start = 0; start < decoded.size();) {
+    const size_t end = std::min(decoded.find('/', start + 1), decoded.size());
+    // Above the root is the root (5.2.4).
+    if (!resolve_dots(std::string_view(decoded).substr(start + 1, end - start - 1), Empty::kKeep,
+                      parts)) {
+      parts.clear();
+    }
+    start = end;
+  }
+  for (const std::string_view part : parts) {
+    if (!part.empty()) text.append("/").append(part);
+  }
   return text;
 }
 

@@ -20,7 +20,7 @@ std::string shown_name(const std::string& name);
 
 // Do both names mean one object, however they are written? "Yes" also for some that differ in what
 // a server need not tell apart (RFC 3986, 6.2: %2F and a slash, say), and for versions of an
-// object.
+// object. "No" for a host of two names, and for an S3 store by its own name and its server's.
 bool may_be_same_object(const std::string& one, const std::string& other);
 
 // `url`, http or https, without its secrets, but with all that chooses the object: so of its query

@@ -495,11 +495,19 @@ def rule_an_overlay_is_beside_its_parent_on_the_server(folder):
         for target in ("new.vhd?x=1", "%6eew.vhd", "./new.vhd", "a/../new.vhd"):
             status, _, errors = write("new.vhd", web.url(target, "put"))
             assert status == 1 and "is the target itself" in errors, errors
-        for target in ("%62ase.vhd", "./base.vhd"):
+        for target in ("%62ase.vhd", "./base.vhd", "../put/base.vhd", "x//../../base.vhd"):
             refused(write("top.vhd", web.url(target, "put")), "is a file of the image that is read")
             refused(convert("-O", "raw", web.url("base.vhd", "put"), web.url(target, "put")),
                     "is a file of the image that is read")
         assert contents_of(os.path.join(web.root, "base.vhd")) == base
+        local = [os.path.join(folder, name) for name in ("ra.qcow2", "rb.qcow2")]
+        harness.run(["qemu-img", "create", "-q", "-f", "qcow2", local[0], "1M"])
+        harness.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "ra.qcow2", "-F", "qcow2",
+                     local[1]])
+        for path in local:
+            web.write(os.path.basename(path), contents_of(path))
+        refused(convert("-f", "raw", "-O", "qcow2", "--data-map", ranges, "-B", "rb.qcow2", "-F",
+                        "qcow2", raw, web.url("ra.qcow2", "put")), "is a file of the image")
         # A parent in a folder that is allowed.
         os.mkdir(os.path.join(web.root, "sub"))
         inner = web.url("sub/top.vhd", "put")

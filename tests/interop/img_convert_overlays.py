@@ -194,6 +194,20 @@ def rule_what_cannot_be_a_vhds_parent_is_refused(lab):
     for parent, target in (("b.qcow2", "a.qcow2"), ("nothing", "dangling")):
         refused_with(lab, "choose another name", "-f", "raw", "-O", "qcow2", "--data-map", ranges,
                      "-B", parent, "-F", "qcow2", raw, lab.path(target))
+    # Also where nobody would follow it: to another folder, above one that is not there.
+    os.mkdir(lab.path("q"))
+    os.rename(lab.path("a.qcow2"), lab.path("q/a.qcow2"))
+    subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", "q/a.qcow2",
+                    lab.path("b.qcow2")], check=True)
+    for chain_is_whole in (True, False):
+        if not chain_is_whole:
+            subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", "gone",
+                            lab.path("q/a.qcow2")], check=True)
+        kept = os.stat(lab.path("q/a.qcow2")).st_mtime_ns
+        for parent in ("../b.qcow2", lab.path("b.qcow2")):
+            refused_with(lab, "choose another name", "-f", "raw", "-O", "qcow2", "--data-map", ranges,
+                         "-B", parent, "-F", "qcow2", raw, lab.path("q/a.qcow2"))
+        assert os.stat(lab.path("q/a.qcow2")).st_mtime_ns == kept
     # What no image finds.
     with tarfile.open(lab.path("archive.tar"), "w") as archive:
         archive.add(lab.path("base.vhd"), "base.vhd")

@@ -120,19 +120,24 @@ TEST_CASE("remote names: one object has many") {
   for (const char* other :
        {"http://host/a/base+1.vhd", "HTTP://HOST/a/base+1.vhd", "http://host:80/a/base+1.vhd",
         "http://host/a/base%2B1.vhd", "http://host/%61/base%2b1.vhd", "http://host/./a/base+1.vhd",
-        "http://host/a/../a//base+1.vhd", "http://user:word@host/a/base+1.vhd?signature=x"}) {
+        "http://host/a/../a//base+1.vhd", "http://user:word@host/a/base+1.vhd?signature=x",
+        "http://host/../a/base+1.vhd", "http://host/%2e%2e/a/x/../base+1.vhd",
+        "http://host/a//../base+1.vhd", "http://host:/a/base+1.vhd",
+        "http://host:080/a/base+1.vhd"}) {
     CAPTURE(other);
     CHECK(may_be_same_object("http://host/a/base+1.vhd", other));
   }
   for (const char* other :
        {"https://host/a/base+1.vhd", "http://host:8080/a/base+1.vhd", "http://host/a/base1.vhd",
         "http://host/A/base+1.vhd", "http://other/a/base+1.vhd", "s3://host/a/base+1.vhd",
-        "/host/a/base+1.vhd"}) {
+        "http://host/a/x//../base+1.vhd", "/host/a/base+1.vhd"}) {
     CAPTURE(other);
     CHECK(!may_be_same_object("http://host/a/base+1.vhd", other));
   }
   CHECK(may_be_same_object("https://host:443/a", "https://host/a"));
-  CHECK(may_be_same_object("s3://bucket/a+b", "s3://bucket/a+b"));
+  CHECK(may_be_same_object("s3://bucket/a+b", "S3://bucket/a+b"));
+  CHECK(may_be_same_object("http://[::1]/a", "http://[::1]:80/a"));
+  CHECK(!may_be_same_object("http://[::1]/a", "http://[::]/a"));
   CHECK(!may_be_same_object("s3://bucket/a+b", "s3://bucket/a%2Bb"));  // keys are not encoded
 }
 

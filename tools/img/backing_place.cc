@@ -17,12 +17,13 @@ bool is_same_file(const std::string& one, const std::string& other) {
     return identity_of(a) == identity_of(b);
   }
   // Nothing is there yet, but there may be links on the way.
-  const auto place = [](const std::string& path) {
-    std::error_code error;
+  std::error_code error;
+  const auto place = [&](const std::string& path) {
     const auto absolute = std::filesystem::absolute(without_links(path), error);
-    return std::filesystem::weakly_canonical(absolute, error);
+    return error ? absolute : std::filesystem::weakly_canonical(absolute, error);
   };
-  return place(one) == place(other);
+  const auto first = place(one);
+  return !error && first == place(other) && !error;
 }
 
 }  // namespace

@@ -192,12 +192,14 @@ Result<Conversion> conversion(const Given& given) {
     conversion.disk.zero_block = 0;
     conversion.image.file_holes = FileHoles::kData;
     auto backing = backing_image(given, conversion);
-    // An image whose backing file nobody looks at may name any.
+    // A qcow2 may name what does not lie beside it.
     if (!backing &&
         (conversion.format.reads_backing || backing.error().kind == ErrorKind::kUsage)) {
       return Failure(std::move(backing).error());
     }
-    if (backing) conversion.backing = *std::move(backing);
+    // Nor is a URL one of a chain of files.
+    const bool is_url = given.last("backing").find("://") != std::string::npos;
+    if (backing && !is_url) conversion.backing = *std::move(backing);
   }
   return conversion;
 }
@@ -238,28 +240,39 @@ Result<void> write_disk(const Conversion& conversion, const Disk& disk, ImageWri
   return writer.finish();
 }
 
-// Of an object on a server, nobody knows.
-bool is_there(const std::string& target) {
+// Is there something that may be replaced? Of a server, nobody knows.
+bool may_be_there(const std::string& target) {
   std::error_code error;
-  return !is_remote_name(target) && std::filesystem::exists(target, error);
+  return is_remote_name(target) || std::filesystem::exists(target, error);
 }
 
-// The backing image, which must not have the target in its chain. Null when the format does not
-// need it and it cannot be opened, or there is nothing to be replaced.
+// The target must be no image of the backing chain, as far as that can be opened, wherever its
+// images are.
+Result<void> check_chain_is_kept(const Conversion& conversion, Caches& caches) {
+  ImageArgument backing = *conversion.backing;
+  backing.allowed.emplace_back("/");
+  Result<void> kept;
+  (void)open_image(backing, caches, /*quiet=*/true, [&](const ChainImage& image) -> Result<void> {
+    kept = check_is_no_file_of(conversion.target, *image.file.source);
+    return kept;
+  });
+  return kept;
+}
+
+// The backing image, null when the format does not need it.
 Result<std::shared_ptr<const Disk>> open_backing(const Conversion& conversion, Caches& caches) {
-  const bool is_read = conversion.format.reads_backing;
-  if (!conversion.backing || (!is_read && !is_there(conversion.target))) return nullptr;
-  auto opened = open_image(*conversion.backing, caches, conversion.manners.quiet || !is_read);
-  if (!opened && !is_read) return nullptr;
+  if (!conversion.backing) return nullptr;
+  if (may_be_there(conversion.target)) TRY(check_chain_is_kept(conversion, caches));
+  if (!conversion.format.reads_backing) return nullptr;
+  auto opened = open_image(*conversion.backing, caches, conversion.manners.quiet);
   if (!opened) return with_context(std::move(opened).error(), "-B: ");
   const Source& file = (*opened)->layers().front().reader->image_source();
-  if (is_read && &file.file() != &file) {
+  if (&file.file() != &file) {
     return in_file(fail(ErrorKind::kUsage,
                         "-B: is in an archive, or compressed, where no image finds its parent: "
                         "unpack it"),
                    file.name());
   }
-  TRY(check_is_no_file_of(conversion.target, **opened));
   return opened;
 }
 

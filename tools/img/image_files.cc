@@ -11,19 +11,6 @@
 #include "io/unique_fd.h"
 
 namespace underlay::img {
-namespace {
-
-bool is_object_of(const Disk& disk, const std::string& url) {
-  for (const Layer& layer : disk.layers()) {
-    for (const Source* source : layer.reader->sources()) {
-      if (may_be_same_object(source->file().name(), url)) return true;
-    }
-  }
-  return false;
-}
-
-}  // namespace
-
 bool is_file_of(const Disk& disk, const struct stat& status) {
   const FileIdentity asked = identity_of(status);
   for (const Layer& layer : disk.layers()) {
@@ -50,16 +37,25 @@ std::string without_links(const std::string& path) {
   return place.string();
 }
 
-Result<void> check_is_no_file_of(const std::string& target, const Disk& disk) {
+Result<void> check_is_no_file_of(const std::string& target, const Source& source) {
   struct stat status;
-  const bool is_file = is_remote_name(target)
-                           ? is_object_of(disk, target)
-                           : ::stat(target.c_str(), &status) == 0 && is_file_of(disk, status);
-  if (!is_file) return {};
+  const bool is_same = is_remote_name(target) ? may_be_same_object(source.file().name(), target)
+                                              : ::stat(target.c_str(), &status) == 0 &&
+                                                    source.file().identity() == identity_of(status);
+  if (!is_same) return {};
   return in_file(fail(ErrorKind::kUsage,
                       "is a file of the image that is read, and is not replaced: choose another "
                       "name"),
                  shown_name(target));
+}
+
+Result<void> check_is_no_file_of(const std::string& target, const Disk& disk) {
+  for (const Layer& layer : disk.layers()) {
+    for (const Source* source : layer.reader->sources()) {
+      TRY(check_is_no_file_of(target, *source));
+    }
+  }
+  return {};
 }
 
 Result<void> check_may_be_replaced(const std::string& path, const Disk& source) {

@@ -16,7 +16,9 @@ bool is_file_of(const Disk& disk, const struct stat& status);
 // be replaced. Others stay as they are.
 std::string without_links(const std::string& path);
 
-// Fails when `target`, a path or a URL, is one of them: it is not replaced.
+// Fails when `target`, a path or a URL, is the file that `source` reads: it is not replaced.
+Result<void> check_is_no_file_of(const std::string& target, const Source& source);
+// The same of all files of a disk.
 Result<void> check_is_no_file_of(const std::string& target, const Disk& disk);
 
 // May what is made of `source` take the place of the file `path`? Fails when that is one of its
