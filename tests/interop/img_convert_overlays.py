@@ -155,70 +155,83 @@ def rule_a_vhd_names_its_parent_wherever_that_is(lab):
     same_disk(lab, raw, lab.path("images/here.vhd"))
 
 
+def refuse_overlay(lab, named, raw, ranges, parent, *options, form="vpc", backing_format=None,
+                   target="top.vhd"):
+    """The one line of error, which has `named`."""
+    return refused_with(lab, named, "-f", "raw", "-O", form, "--data-map", ranges, "-B", parent, "-F",
+                        backing_format or form, *options, raw, lab.path(target))
+
+
 def rule_what_cannot_be_a_vhds_parent_is_refused(lab):
     raw = lab.raw_of("disk.raw", MIB, [(0, MIB, "text")])
     ranges = write_map(lab, [(0, 64 * KIB)])
     lab.convert(raw, "base.vhd", "-O", "vpc")
     lab.convert(lab.disk("full"), "larger.vhd", "-O", "vpc")
     lab.convert(raw, "base.qcow2", "-O", "qcow2")
+    write_overlay(lab, raw, ranges, "child.vhd", "base.vhd")
+    os.symlink("base.vhd", lab.path("back\\slash.vhd"))
+    with tarfile.open(lab.path("archive.tar"), "w") as archive:
+        archive.add(lab.path("base.vhd"), "base.vhd")
 
-    def refuse(named, parent, *options, backing_format="vpc", target="top.vhd", secret=None):
-        line = refused_with(lab, named, "-f", "raw", "-O", "vpc", "--data-map", ranges, "-B", parent,
-                            "-F", backing_format, *options, raw, lab.path(target))
-        assert secret is None or secret not in line, line
+    def refuse(named, parent, *options, **how):
+        return refuse_overlay(lab, named, raw, ranges, parent, *options, **how)
     refuse('the parent "larger.vhd" has a disk of', "larger.vhd")
     refuse("base.qcow2: -B: ", "base.qcow2")
     refuse("none.vhd", "none.vhd")
     refuse("-F: the parent of a vhd is a vhd", "base.qcow2", backing_format="qcow2")
     refuse("a fixed vhd", "base.vhd", "-o", "subformat=fixed")
     refuse("as large as its parent", "base.vhd", "-o", "force_size")
-    os.symlink("base.vhd", lab.path("back\\slash.vhd"))
     refuse("backslash", "back\\slash.vhd")
-    # The target's place is its parent's.
-    before = os.stat(lab.path("base.vhd")).st_mtime_ns
-    os.symlink("base.vhd", lab.path("link.vhd"))
-    for parent, target in (("base.vhd", "base.vhd"), ("link.vhd", "base.vhd"),
-                           ("base.vhd", "link.vhd")):
-        for form in ("vpc", "qcow2"):
-            refused_with(lab, "is the target itself", "-f", "raw", "-O", form, "--data-map", ranges,
-                         "-B", parent, "-F", form, raw, lab.path(target))
-    refused_with(lab, "is the target itself", "-f", "raw", "-O", "qcow2", "--data-map", ranges, "-B",
-                 "new", "-F", "qcow2", raw, lab.path("new"))
-    # Or that one's.
-    write_overlay(lab, raw, ranges, "child.vhd", "base.vhd")
-    refuse("is a file of the image that is read", "child.vhd", target="base.vhd")
-    refuse("disk.raw: is a file of the image", "base.vhd", target="disk.raw")
-    lab.qcow2("a.qcow2", "1M")
-    lab.qcow2("b.qcow2", "1M", backing=lab.path("a.qcow2"))
-    os.symlink("nothing", lab.path("dangling"))
-    for parent, target in (("b.qcow2", "a.qcow2"), ("nothing", "dangling")):
-        refused_with(lab, "choose another name", "-f", "raw", "-O", "qcow2", "--data-map", ranges,
-                     "-B", parent, "-F", "qcow2", raw, lab.path(target))
-    # Also where nobody would follow it: to another folder, above one that is not there.
-    os.mkdir(lab.path("q"))
-    os.rename(lab.path("a.qcow2"), lab.path("q/a.qcow2"))
-    subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", "q/a.qcow2",
-                    lab.path("b.qcow2")], check=True)
-    for chain_is_whole in (True, False):
-        if not chain_is_whole:
-            subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", "gone",
-                            lab.path("q/a.qcow2")], check=True)
-        kept = os.stat(lab.path("q/a.qcow2")).st_mtime_ns
-        for parent in ("../b.qcow2", lab.path("b.qcow2")):
-            refused_with(lab, "choose another name", "-f", "raw", "-O", "qcow2", "--data-map", ranges,
-                         "-B", parent, "-F", "qcow2", raw, lab.path("q/a.qcow2"))
-        assert os.stat(lab.path("q/a.qcow2")).st_mtime_ns == kept
-    # What no image finds.
-    with tarfile.open(lab.path("archive.tar"), "w") as archive:
-        archive.add(lab.path("base.vhd"), "base.vhd")
     for name in ("archive.tar", "archive.tar#base.vhd"):
         refuse("unpack it", name)
-    assert os.stat(lab.path("base.vhd")).st_mtime_ns == before
-    # Nor is there a chain to write on.
+    refuse("the name is empty", "")
+    assert "s3cr3t" not in refuse("is a URL", "http://host/base.vhd?X-Amz-Signature=s3cr3t")
+    # The chain is not whole.
     os.rename(lab.path("base.vhd"), lab.path("moved.vhd"))
     refuse("base.vhd", "child.vhd")
-    refuse("the name is empty", "")
-    refuse("is a URL", "http://host/base.vhd?X-Amz-Signature=s3cr3t", secret="s3cr3t")
+
+
+def rule_no_image_of_the_chain_is_replaced(lab):
+    raw = lab.raw_of("disk.raw", MIB, [(0, MIB, "text")])
+    ranges = write_map(lab, [(0, 64 * KIB)])
+    lab.convert(raw, "base.vhd", "-O", "vpc")
+    write_overlay(lab, raw, ranges, "child.vhd", "base.vhd")
+    os.symlink("base.vhd", lab.path("link.vhd"))
+    os.symlink("nothing", lab.path("dangling"))
+    before = os.stat(lab.path("base.vhd")).st_mtime_ns
+
+    def refuse(named, parent, target, form):
+        refuse_overlay(lab, named, raw, ranges, parent, form=form, target=target)
+    for form in ("vpc", "qcow2"):
+        for parent, target in (("base.vhd", "base.vhd"), ("link.vhd", "base.vhd"),
+                               ("base.vhd", "link.vhd")):
+            refuse("is the target itself", parent, target, form)
+    for parent, target in (("new", "new"), ("nothing", "dangling")):
+        refuse("is the target itself", parent, target, "qcow2")
+    refuse("base.vhd: is a file of the image", "child.vhd", "base.vhd", "vpc")
+    refuse("disk.raw: is a file of the image", "base.vhd", "disk.raw", "vpc")
+    assert os.stat(lab.path("base.vhd")).st_mtime_ns == before
+
+
+def rule_nor_where_nobody_would_follow_the_chain(lab):
+    """In another folder, above an image that is not there."""
+    raw = lab.raw_of("disk.raw", MIB, [(0, MIB, "text")])
+    ranges = write_map(lab, [(0, 64 * KIB)])
+    os.mkdir(lab.path("q"))
+    base, top = lab.qcow2("q/a.qcow2", "1M"), lab.qcow2("b.qcow2", "1M")
+
+    def rebase(image, backing):
+        subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", backing, image],
+                       check=True)
+    rebase(top, "q/a.qcow2")
+    for base_names in (None, "gone"):
+        if base_names:
+            rebase(base, base_names)
+        before = os.stat(base).st_mtime_ns
+        for parent in ("../b.qcow2", top):
+            refuse_overlay(lab, "is a file of the image", raw, ranges, parent, form="qcow2",
+                           target="q/a.qcow2")
+        assert os.stat(base).st_mtime_ns == before
 
 
 def rule_an_overlay_is_of_whole_clusters(lab):
