@@ -113,6 +113,16 @@ def what_changed_since_a_snapshot_is_an_overlay_on_its_image():
         check(os.path.getsize(WORK / "same.vhd") < MIB // 16, "more than nothing")
         thin_refuses("export", "volume", WORK / "no.vhd", "-O", "vpc", "--since", "monday",
                      "--backing", "none.vhd", words=["none.vhd"])
+        # A parent whose own one lies elsewhere.
+        (WORK / "later").mkdir()
+        thin("export", "volume", WORK / "later" / "tuesday.vhd", "-O", "vpc", "--since", "monday",
+             "--backing", "../monday.vhd")
+        words = ["export", "wednesday", WORK / "later" / "same.vhd", "-O", "vhd", "--since", "volume",
+                 "--backing", "tuesday.vhd"]
+        thin_refuses(*words, words=["--allow-path"])
+        thin(*words, "--allow-path", WORK)
+        must(IMG, "compare", "--allow-path", WORK, "-f", "vpc", "-F", "raw",
+             WORK / "later" / "same.vhd", device)
         create("other", one)
         write_at("/dev/mapper/other", 0, b"x")
         for since, why in (("volume", "must be a snapshot"), ("none", "none")):
