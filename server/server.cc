@@ -21,9 +21,11 @@ namespace {
 // After accept() failed for want of descriptors or memory.
 constexpr std::chrono::milliseconds kAcceptPause{500};
 
-// Memory is given back to the system after so many clients have left, or so much was freed.
+// Memory is given back to the system after so many clients, or all, have left, or so much was
+// freed; and again: what is freed bit by bit meanwhile would stay.
 constexpr unsigned kFreedClients = 64;
 constexpr uint64_t kFreedBytes = 16 << 20;
+constexpr int kTrims = 3;
 
 void set_tcp_options(int socket) {
   const int on = 1;
@@ -167,7 +169,9 @@ void Server::on_tick(int) {
   watchdog_.tick(limits::kChangeCheck);
   if (checking_files_) return;  // a file system that hangs must not pile up work
   checking_files_ = true;
-  trim_ = much_was_freed();
+  if (much_was_freed()) trims_left_ = kTrims;
+  trim_ = trims_left_ > 0;
+  if (trim_) --trims_left_;
   workers_.submit(check_task_, Urgency::kLong);
 }
 
@@ -175,7 +179,8 @@ void Server::on_tick(int) {
 bool Server::much_was_freed() {
   most_clients_ = std::max(most_clients_, clients_);
   most_reply_memory_ = std::max(most_reply_memory_, reply_memory_.used());
-  const bool much = most_clients_ - clients_ >= kFreedClients ||
+  const bool all_have_left = clients_ == 0 && most_clients_ > 0;
+  const bool much = all_have_left || most_clients_ - clients_ >= kFreedClients ||
                     most_reply_memory_ - reply_memory_.used() >= kFreedBytes;
   if (much) {
     most_clients_ = clients_;

@@ -161,6 +161,7 @@ class Server final : private ServingOwner, private HandoverHost {
   bool accept_paused_ = false;
   bool checking_files_ = false;
   bool trim_ = false;  // what check_files() shall do besides
+  int trims_left_ = 0;
   // The most since memory was given back.
   unsigned most_clients_ = 0;
   uint64_t most_reply_memory_ = 0;
