@@ -104,6 +104,15 @@ def rule_zeros_in_the_map_are_the_disks_not_the_parents(lab):
     lab.output("compare", "-q", "-f", "raw", "-F", "qcow2", disk, lab.path("overlay.qcow2"))
 
 
+def rule_the_last_sector_alone_in_its_byte_of_the_bitmap_is_written(lab):
+    raw = lab.disk("full")
+    base = lab.convert(raw, "base.vhd", "-O", "vpc")
+    disk, ranges = changed(lab, raw, "disk.raw", [(4 * MIB, os.urandom(512))])
+    overlay = write_overlay(lab, disk, ranges, "top.vhd", "base.vhd")
+    same_disk(lab, disk, overlay)
+    read_with_libvhdi(disk, base, overlay)
+
+
 def rule_holes_are_not_read_for_a_map_alone(lab):
     raw = lab.raw_of("large.raw", 64 << 30, [(1 << 30, 64 * KIB, "text")])
     ranges = write_map(lab, [(0, 64 << 30)])

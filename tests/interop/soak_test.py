@@ -42,7 +42,7 @@ CACHES = ("--cluster-cache=8M", "--table-cache=8M")
 # behind the warm-up and at the end, as shares of the time.
 WARM = (1 / 3, 1 / 2)
 END = (5 / 6, math.inf)  # and later
-GROWTH, SHORT_GROWTH = 8 * MIB, 24 * MIB  # in a short soak, caches and heaps still fill
+GROWTH, SHORT_GROWTH = 8 * MIB, 16 * MIB
 
 CONVERTED = {"plain.qcow2": ("qcow2", ()), "packed.qcow2": ("qcow2", ("-c",)), "plain.vhdx": ("vhdx", ()),
              "plain.vhd": ("vpc", ("-o", "force_size=on")), "stream.vmdk": ("vmdk", ("-o", "subformat=streamOptimized")),
